@@ -1,0 +1,2 @@
+//! The state of a shard.
+pub mod record;
