@@ -1,0 +1,2 @@
+//! Checkpoints of a shard's state.
+pub mod job;

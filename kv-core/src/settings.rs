@@ -1,0 +1,65 @@
+//! What of a node can be set, with defaults that serve. Times are in ticks of the logical clock unless they say otherwise.
+
+/// Settings of one node. All nodes of a cluster should have the same timing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Length of a tick in microseconds. Only for turning a read's age and a request's deadline into ticks and back.
+    pub tick_micros: u64,
+    /// A leader sends heartbeats this often.
+    pub heartbeat_ticks: u64,
+    /// A follower that heard nothing campaigns after this many ticks up to twice as many.
+    pub election_ticks: u64,
+    /// Leadership goes to the ring's owner once it has been healthy and caught up for this long.
+    pub hand_over_ticks: u64,
+    /// Least ticks between two such hand-overs of one shard.
+    pub hand_over_pause_ticks: u64,
+    /// A checkpoint is made after this long with writes, even if nothing else asks for one.
+    pub checkpoint_ticks: u64,
+    /// A table this large is frozen for a checkpoint.
+    pub active_bytes_max: usize,
+    /// Active and frozen tables of all shards of the node together; past it writes are refused and appends wait.
+    pub tables_bytes_max: usize,
+    /// Entries kept in memory behind a shard's checkpoint, for followers that lag.
+    pub kept_bytes_max: usize,
+    /// Entries kept in memory for all shards of the node.
+    pub kept_node_bytes_max: usize,
+    /// Entries of a shard that are proposed but not yet committed.
+    pub uncommitted_bytes_max: usize,
+    /// Async writes of a shard that are acknowledged but not yet decided: how many.
+    pub async_commands_max: usize,
+    /// How many bytes of them.
+    pub async_bytes_max: usize,
+    /// For how long, in microseconds.
+    pub async_micros_max: u64,
+    /// Requests that wait for their answer, per shard; past it they are refused.
+    pub waiting_requests_max: usize,
+    /// Client writes are refused while less is free on the disk.
+    pub disk_reserve_bytes: u64,
+    /// A stream of files that has not ended by then is given up.
+    pub stream_ticks_max: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        const MIB: usize = 1024 * 1024;
+        Self {
+            tick_micros: 50_000,
+            heartbeat_ticks: 2,
+            election_ticks: 10,
+            hand_over_ticks: 200,
+            hand_over_pause_ticks: 1_200,
+            checkpoint_ticks: 1_200,
+            active_bytes_max: 16 * MIB,
+            tables_bytes_max: 256 * MIB,
+            kept_bytes_max: 16 * MIB,
+            kept_node_bytes_max: 256 * MIB,
+            uncommitted_bytes_max: 16 * MIB,
+            async_commands_max: 1_000,
+            async_bytes_max: MIB,
+            async_micros_max: 100_000,
+            waiting_requests_max: 65_536,
+            disk_reserve_bytes: 256 * MIB as u64,
+            stream_ticks_max: 12_000,
+        }
+    }
+}
