@@ -1,10 +1,30 @@
 //! The whole algorithm of kv, without IO: no threads, clocks, files, sockets or random numbers.
 
+/// Whether a planted bug is switched on: the constant `false`, except in the mutant build.
+#[cfg(not(kv_mutants))]
+#[macro_export]
+macro_rules! mutant {
+    ($bug:literal) => {
+        false
+    };
+}
+
+/// Whether a planted bug is switched on in this thread.
+#[cfg(kv_mutants)]
+#[macro_export]
+macro_rules! mutant {
+    ($bug:literal) => {
+        $crate::mutants::on($bug)
+    };
+}
+
 pub mod codec;
 pub mod command;
 pub mod configuration;
 pub mod disk;
 pub mod error;
+#[cfg(kv_mutants)]
+pub mod mutants;
 #[cfg(feature = "node")]
 pub mod settings;
 pub mod shard_map;
