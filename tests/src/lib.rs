@@ -1,1 +1,4 @@
-//! Placeholder.
+//! How kv is proven: the simulator's world, the record of what clients saw, and the judges of both.
+
+pub mod check;
+pub mod history;
