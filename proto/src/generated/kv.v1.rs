@@ -95,6 +95,9 @@ pub struct TopologyResponse {
     /// The map.
     #[prost(message, optional, tag = "3")]
     pub map: ::core::option::Option<ShardMap>,
+    /// When writes are acknowledged that do not say.
+    #[prost(enumeration = "Durability", tag = "4")]
+    pub durability: i32,
 }
 /// Asks a node how it is doing.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -217,6 +220,39 @@ pub struct TransferLeaderRequest {
 /// The hand-over has begun; Status tells when it is done.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct TransferLeaderResponse {}
+/// When a write is acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Durability {
+    /// As the cluster is set.
+    Unspecified = 0,
+    /// After a majority has it on disk.
+    Sync = 1,
+    /// Once the leader has it in memory. For unconditional writes that do not ask for the previous entry.
+    Async = 2,
+}
+impl Durability {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "DURABILITY_UNSPECIFIED",
+            Self::Sync => "DURABILITY_SYNC",
+            Self::Async => "DURABILITY_ASYNC",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "DURABILITY_UNSPECIFIED" => Some(Self::Unspecified),
+            "DURABILITY_SYNC" => Some(Self::Sync),
+            "DURABILITY_ASYNC" => Some(Self::Async),
+            _ => None,
+        }
+    }
+}
 /// What a replica is in its group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -1078,9 +1114,9 @@ pub struct SessionStamp {
 /// What was written or deleted.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WriteResponse {
-    /// The revision it got; 0 if it changed nothing (the delete of an absent key).
-    #[prost(uint64, tag = "1")]
-    pub revision: u64,
+    /// The revision it got; 0 if it changed nothing (the delete of an absent key). Not set if it is not decided yet (async).
+    #[prost(uint64, optional, tag = "1")]
+    pub revision: ::core::option::Option<u64>,
     /// What the key held before, if that was asked for.
     #[prost(message, optional, tag = "2")]
     pub previous: ::core::option::Option<Previous>,
@@ -1209,39 +1245,6 @@ impl Consistency {
             "CONSISTENCY_LINEARIZABLE" => Some(Self::Linearizable),
             "CONSISTENCY_BOUNDED" => Some(Self::Bounded),
             "CONSISTENCY_STALE" => Some(Self::Stale),
-            _ => None,
-        }
-    }
-}
-/// When a write is acknowledged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
-#[repr(i32)]
-pub enum Durability {
-    /// As the cluster is set.
-    Unspecified = 0,
-    /// After a majority has it on disk.
-    Sync = 1,
-    /// Once the leader has it in memory. For unconditional writes that do not ask for the previous entry.
-    Async = 2,
-}
-impl Durability {
-    /// String value of the enum field names used in the ProtoBuf definition.
-    ///
-    /// The values are not transformed in any way and thus are considered stable
-    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
-    pub fn as_str_name(&self) -> &'static str {
-        match self {
-            Self::Unspecified => "DURABILITY_UNSPECIFIED",
-            Self::Sync => "DURABILITY_SYNC",
-            Self::Async => "DURABILITY_ASYNC",
-        }
-    }
-    /// Creates an enum from field names used in the ProtoBuf definition.
-    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
-        match value {
-            "DURABILITY_UNSPECIFIED" => Some(Self::Unspecified),
-            "DURABILITY_SYNC" => Some(Self::Sync),
-            "DURABILITY_ASYNC" => Some(Self::Async),
             _ => None,
         }
     }
@@ -2015,10 +2018,10 @@ pub mod peer_message {
         /// Names the files of a snapshot.
         #[prost(message, tag = "5")]
         SnapshotOffer(super::SnapshotOffer),
-        /// Asks for a snapshot.
+        /// Asks for the state of another replica.
         #[prost(message, tag = "6")]
-        SnapshotAsk(super::SnapshotAsk),
-        /// Answers an offer with what is lacking.
+        StateAsk(super::StateAsk),
+        /// Asks for a piece of a file.
         #[prost(message, tag = "7")]
         SnapshotWant(super::SnapshotWant),
         /// A piece of a file.
@@ -2077,9 +2080,9 @@ pub struct RaftMessage {
     /// The term of the entry at the commit index.
     #[prost(uint64, tag = "9")]
     pub commit_term: u64,
-    /// Describes the snapshot, with RAFT_MESSAGE_TYPE_SNAPSHOT.
+    /// Where the snapshot stands, with RAFT_MESSAGE_TYPE_SNAPSHOT.
     #[prost(message, optional, tag = "10")]
-    pub snapshot: ::core::option::Option<SnapshotDescription>,
+    pub snapshot: ::core::option::Option<SnapshotMark>,
     /// The least index that a snapshot must reach, if one is asked for.
     #[prost(uint64, tag = "11")]
     pub request_snapshot: u64,
@@ -2137,9 +2140,9 @@ pub struct Configuration {
     #[prost(message, repeated, tag = "6")]
     pub places: ::prost::alloc::vec::Vec<ReplicaPlace>,
 }
-/// What a snapshot is of.
+/// Where a snapshot stands.
 #[derive(Clone, PartialEq, ::prost::Message)]
-pub struct SnapshotDescription {
+pub struct SnapshotMark {
     /// The last index that it covers.
     #[prost(uint64, tag = "1")]
     pub index: u64,
@@ -2149,12 +2152,6 @@ pub struct SnapshotDescription {
     /// The configuration at that index.
     #[prost(message, optional, tag = "3")]
     pub configuration: ::core::option::Option<Configuration>,
-    /// The hash of the list of its files, which names its staging directory: 16 bytes, highest first.
-    #[prost(bytes = "bytes", tag = "4")]
-    pub staging: ::prost::bytes::Bytes,
-    /// The digest of the state: 16 bytes, highest first.
-    #[prost(bytes = "bytes", tag = "5")]
-    pub digest: ::prost::bytes::Bytes,
 }
 /// Asks the leader up to where a read that begins now must have applied.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2173,10 +2170,10 @@ pub struct ReadProbeAnswer {
     #[prost(uint64, optional, tag = "2")]
     pub index: ::core::option::Option<u64>,
 }
-/// A file of a snapshot.
+/// A file of a checkpoint.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct SnapshotFile {
-    /// The file's name.
+pub struct FileDescription {
+    /// Its name within the replica's directory.
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
     /// Its length.
@@ -2186,72 +2183,81 @@ pub struct SnapshotFile {
     #[prost(bytes = "bytes", tag = "3")]
     pub hash: ::prost::bytes::Bytes,
 }
-/// Names the files of a snapshot.
+/// The files of a checkpoint.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Manifest {
+    /// The files.
+    #[prost(message, repeated, tag = "1")]
+    pub files: ::prost::alloc::vec::Vec<FileDescription>,
+    /// The index of the checkpoint.
+    #[prost(uint64, tag = "2")]
+    pub index: u64,
+    /// The term of that index.
+    #[prost(uint64, tag = "3")]
+    pub term: u64,
+    /// The digest of the state at that index: 16 bytes, highest first.
+    #[prost(bytes = "bytes", tag = "4")]
+    pub digest: ::prost::bytes::Bytes,
+}
+/// A replica without a readable checkpoint asks for one.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StateAsk {
+    /// The least index that is of use.
+    #[prost(uint64, tag = "1")]
+    pub at_least: u64,
+    /// The greatest index that is of use.
+    #[prost(uint64, tag = "2")]
+    pub at_most: u64,
+}
+/// Files that the receiver can have, to be asked for piece by piece.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SnapshotOffer {
-    /// What the snapshot is of.
-    #[prost(message, optional, tag = "1")]
-    pub snapshot: ::core::option::Option<SnapshotDescription>,
-    /// Its files.
-    #[prost(message, repeated, tag = "2")]
-    pub files: ::prost::alloc::vec::Vec<SnapshotFile>,
-    /// The replica it is for; 0 if it was asked for by SnapshotAsk.
-    #[prost(uint64, tag = "3")]
-    pub to: u64,
-}
-/// Asks for a snapshot: the sender has lost its state, not its log.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct SnapshotAsk {
-    /// The least index that it must cover.
+    /// The stream's number, never reused by its sender.
     #[prost(uint64, tag = "1")]
-    pub index_min: u64,
-    /// The greatest index that it may cover.
-    #[prost(uint64, tag = "2")]
-    pub index_max: u64,
+    pub stream: u64,
+    /// The files.
+    #[prost(message, optional, tag = "2")]
+    pub manifest: ::core::option::Option<Manifest>,
+    /// Raft's message, stepped once the files are verified; not set in answer to StateAsk.
+    #[prost(message, optional, tag = "3")]
+    pub message: ::core::option::Option<RaftMessage>,
 }
-/// Answers an offer with what is lacking.
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct SnapshotWant {
-    /// The snapshot's staging name: 16 bytes, highest first.
-    #[prost(bytes = "bytes", tag = "1")]
-    pub staging: ::prost::bytes::Bytes,
-    /// What to send.
-    #[prost(message, repeated, tag = "2")]
-    pub ranges: ::prost::alloc::vec::Vec<SnapshotRange>,
-}
-/// A piece of a file that is lacking.
+/// The receiver asks for a piece of a file.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct SnapshotRange {
-    /// The file's place in the offer's list, from 0.
-    #[prost(uint32, tag = "1")]
-    pub file: u32,
-    /// Where the piece begins; it ends with the file.
-    #[prost(uint64, tag = "2")]
-    pub offset: u64,
-}
-/// A piece of a file.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct SnapshotChunk {
-    /// The snapshot's staging name: 16 bytes, highest first.
-    #[prost(bytes = "bytes", tag = "1")]
-    pub staging: ::prost::bytes::Bytes,
-    /// The file's place in the offer's list, from 0.
+pub struct SnapshotWant {
+    /// The stream.
+    #[prost(uint64, tag = "1")]
+    pub stream: u64,
+    /// The file's place in the manifest, from 0.
     #[prost(uint32, tag = "2")]
     pub file: u32,
     /// Where the piece begins.
     #[prost(uint64, tag = "3")]
     pub offset: u64,
-    /// Its bytes.
+}
+/// A piece of a file.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SnapshotChunk {
+    /// The stream.
+    #[prost(uint64, tag = "1")]
+    pub stream: u64,
+    /// The file's place in the manifest, from 0.
+    #[prost(uint32, tag = "2")]
+    pub file: u32,
+    /// Where the piece begins.
+    #[prost(uint64, tag = "3")]
+    pub offset: u64,
+    /// Its bytes, at most 256 KiB; none if the sender no longer has the file.
     #[prost(bytes = "bytes", tag = "4")]
     pub data: ::prost::bytes::Bytes,
 }
-/// Ends a transfer, from either side.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+/// The receiver is done with the stream.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SnapshotEnd {
-    /// The snapshot's staging name: 16 bytes, highest first.
-    #[prost(bytes = "bytes", tag = "1")]
-    pub staging: ::prost::bytes::Bytes,
-    /// Whether all of it is there, synced and verified (receiver), or was sent (sender).
+    /// The stream.
+    #[prost(uint64, tag = "1")]
+    pub stream: u64,
+    /// Whether all files arrived and were verified.
     #[prost(bool, tag = "2")]
     pub complete: bool,
 }
@@ -2263,11 +2269,11 @@ pub struct MapAsk {
     pub map_version: u64,
 }
 /// Asks a node whether it is founded.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FoundingAsk {
-    /// Digest of what the sender is configured with, 16 bytes, highest first: members, shards, replicas, ring version.
-    #[prost(bytes = "bytes", tag = "1")]
-    pub configuration_digest: ::prost::bytes::Bytes,
+    /// Digest of what the sender is configured with: members, shards, replicas, durability, ring version.
+    #[prost(fixed64, tag = "1")]
+    pub configuration_digest: u64,
 }
 /// Answers FoundingAsk.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -2275,31 +2281,31 @@ pub struct FoundingAnswer {
     /// The sender's incarnation: 16 bytes, highest first.
     #[prost(bytes = "bytes", tag = "1")]
     pub incarnation: ::prost::bytes::Bytes,
-    /// Digest of what it is configured with: 16 bytes, highest first.
-    #[prost(bytes = "bytes", tag = "2")]
-    pub configuration_digest: ::prost::bytes::Bytes,
+    /// Digest of what it is configured with.
+    #[prost(fixed64, tag = "2")]
+    pub configuration_digest: u64,
     /// The record that it was founded by; not set if it is not founded.
     #[prost(message, optional, tag = "3")]
     pub record: ::core::option::Option<FoundingRecord>,
 }
-/// What a cluster was founded with. The cluster's id is its hash.
+/// What a cluster was founded with. The cluster's id is the hash of the record's own encoding.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct FoundingRecord {
-    /// The members, ascending by node.
+    /// The members, ascending by node. Client addresses are not set.
     #[prost(message, repeated, tag = "1")]
     pub members: ::prost::alloc::vec::Vec<Node>,
     /// Number of shards, the meta shard not counted.
     #[prost(uint32, tag = "2")]
     pub shards: u32,
-    /// Replicas of each shard.
+    /// Number of replicas of a shard.
     #[prost(uint32, tag = "3")]
-    pub replicas: u32,
+    pub replication: u32,
     /// Which hash puts keys on the ring.
     #[prost(uint32, tag = "4")]
     pub ring_version: u32,
-    /// How writes are acknowledged that do not say: 1 sync, 2 async.
-    #[prost(uint32, tag = "5")]
-    pub durability: u32,
+    /// When writes are acknowledged that do not say.
+    #[prost(enumeration = "Durability", tag = "5")]
+    pub durability: i32,
 }
 /// What a connection carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
