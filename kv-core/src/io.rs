@@ -10,6 +10,8 @@ use crate::{
     types::{BatchNumber, Entry, Epoch, Key, NodeId, RequestId, Revision, SessionId, ShardId, Time, Token},
 };
 
+pub use crate::types::Durability;
+
 /// One thing that happened, for `Node::turn`.
 #[derive(Clone, Debug)]
 pub enum Input {
@@ -143,16 +145,6 @@ pub enum Consistency {
     },
     /// Whatever the replica has applied, of any age. Any replica.
     Stale,
-}
-
-/// When a write is acknowledged.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Durability {
-    /// After a majority has it on disk and the leader has applied it.
-    #[default]
-    Sync,
-    /// Once it is in the leader's log in memory.
-    Async,
 }
 
 /// What came of a request that succeeded.

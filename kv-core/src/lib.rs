@@ -23,8 +23,11 @@ pub mod command;
 pub mod configuration;
 pub mod disk;
 pub mod error;
+pub mod founding;
 #[cfg(kv_mutants)]
 pub mod mutants;
+pub mod placement;
+pub mod ring;
 #[cfg(feature = "node")]
 pub mod settings;
 pub mod shard_map;

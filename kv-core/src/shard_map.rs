@@ -3,10 +3,16 @@
 //! A [`ShardMap`] is a hint: it tells where to ask. Who owns a key is decided by the shard's own replicated state, which
 //! checks arc and epoch when it applies and when it answers.
 
+use bytes::Bytes;
+
 use crate::{
-    codec::{CodecError, Reader, put_bytes, put_u128, put_varint},
+    codec::{CodecError, Reader, put_bytes, put_u8, put_u64, put_u128, put_varint},
     types::{Epoch, Incarnation, MapVersion, NodeId, Position, ReplicaId, ShardId},
 };
+
+mod checked;
+
+pub use checked::{CheckedMap, MapError};
 
 /// Longest address or zone name, in bytes.
 pub const ADDRESS_BYTES_MAX: usize = 300;
@@ -118,6 +124,42 @@ impl ShardRow {
     }
 }
 
+impl ShardRow {
+    /// Appends its encoding.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        put_varint(out, self.shard.0);
+        put_u8(out, u8::from(self.arc.is_some()));
+        if let Some(arc) = self.arc {
+            put_u64(out, arc.first.0);
+            put_u64(out, arc.last.0);
+        }
+        put_varint(out, self.epoch.0);
+        put_varint(out, self.replicas.len() as u64);
+        for place in &self.replicas {
+            put_varint(out, place.replica.0);
+            put_varint(out, place.node.0);
+        }
+    }
+
+    /// Reads what [`ShardRow::encode`] wrote.
+    ///
+    /// # Errors
+    /// If the bytes are damaged.
+    pub fn decode(reader: &mut Reader) -> Result<Self, CodecError> {
+        let shard = ShardId(reader.varint()?);
+        let arc = if reader.bool()? {
+            Some(Arc { first: Position(reader.u64()?), last: Position(reader.u64()?) })
+        } else {
+            None
+        };
+        let epoch = Epoch(reader.varint()?);
+        let count = reader.count(2)?;
+        let place = |_| Ok(ReplicaPlace { replica: ReplicaId(reader.varint()?), node: NodeId(reader.varint()?) });
+        let replicas = (0..count).map(place).collect::<Result<_, _>>()?;
+        Ok(Self { shard, arc, epoch, replicas })
+    }
+}
+
 /// The whole map: nodes and shards, at one version.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ShardMap {
@@ -127,4 +169,82 @@ pub struct ShardMap {
     pub nodes: Vec<NodeDescription>,
     /// All shards, ascending by id; the meta shard is first.
     pub shards: Vec<ShardRow>,
+}
+
+impl ShardMap {
+    /// Its bytes.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        let mut out = Vec::new();
+        put_u8(&mut out, FORMAT);
+        put_varint(&mut out, self.version.0);
+        put_varint(&mut out, self.nodes.len() as u64);
+        for node in &self.nodes {
+            node.encode(&mut out);
+        }
+        put_varint(&mut out, self.shards.len() as u64);
+        for row in &self.shards {
+            row.encode(&mut out);
+        }
+        out.into()
+    }
+
+    /// Reads what [`ShardMap::encode`] wrote. Whether it is a whole map, [`CheckedMap::new`] says.
+    ///
+    /// # Errors
+    /// If the bytes are damaged.
+    pub fn decode(bytes: Bytes) -> Result<Self, CodecError> {
+        let mut reader = Reader::new(bytes);
+        if reader.u8()? != FORMAT {
+            return Err(CodecError("a map of format 1"));
+        }
+        let version = MapVersion(reader.varint()?);
+        let count = reader.count(NODE_BYTES_MIN)?;
+        let nodes = (0..count).map(|_| NodeDescription::decode(&mut reader)).collect::<Result<_, _>>()?;
+        let count = reader.count(ROW_BYTES_MIN)?;
+        let shards = (0..count).map(|_| ShardRow::decode(&mut reader)).collect::<Result<_, _>>()?;
+        reader.finish()?;
+        Ok(Self { version, nodes, shards })
+    }
+}
+
+const FORMAT: u8 = 1;
+const NODE_BYTES_MIN: usize = 21;
+const ROW_BYTES_MIN: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::founding::{FoundingRecord, Member};
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_map_is_read_back_and_cut_bytes_are_refused() {
+        let member = |id: u64| Member {
+            node: NodeId(id),
+            incarnation: Incarnation(7),
+            peer_address: "a:1".into(),
+            zone: "z".into(),
+            weight: 1,
+        };
+        let members = vec![member(1), member(300)];
+        let map = FoundingRecord { members, shards: 5, replication: 2, durability: Default::default() }.layout();
+        let bytes = map.encode();
+        assert_eq!(ShardMap::decode(bytes.clone()), Ok(map));
+        for length in 0..bytes.len() {
+            assert!(ShardMap::decode(bytes.slice(..length)).is_err());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_without_a_panic(mut bytes: Vec<u8>, format: bool) {
+            if format {
+                bytes.insert(0, FORMAT);
+            }
+            if let Ok(map) = ShardMap::decode(bytes.into()) {
+                let _ = CheckedMap::new(map);
+            }
+        }
+    }
 }

@@ -193,6 +193,16 @@ pub struct Token {
     pub index: LogIndex,
 }
 
+/// When a write is acknowledged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Durability {
+    /// After a majority has synced it and the leader has applied it.
+    #[default]
+    Sync,
+    /// Once it is in the leader's memory: a crash of that leader may lose the last of them, within a bound.
+    Async,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
