@@ -1,0 +1,329 @@
+//! Sessions: what makes a write that is sent again run once.
+//!
+//! A session belongs to one shard and is opened by a command of its log. It remembers what came of each write that its
+//! client may still send again, failed conditions included. All of it is replicated state: sizes are encoded bytes and ages
+//! are positions in the log, so that every replica forgets the same at the same index, and no clock is involved.
+//!
+//! Bounds, per shard: [`SESSIONS_MAX`] sessions and [`SESSION_BYTES_MAX`] bytes. Past the bytes, the entries that outcomes
+//! name as previous are dropped first, from the least recently used session on; then (and past the count at once) whole
+//! sessions, the least recently used first. A client of a dropped session is told `SessionExpired`: never a silent second
+//! run.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+
+use crate::{
+    codec::CodecError,
+    command::{Command, CommandOutcome, Previous, SessionStamp, Write},
+    state::codec::{OUTCOME_BYTES, OUTCOME_ENTRY_BYTES, SESSION_BYTES, decode_session, encode_session, session_key},
+    types::{LogIndex, Revision, Sequence, SessionId},
+};
+
+/// Most writes that a session may have open; one more is refused as `SessionFull`.
+pub const SESSION_OPEN_MAX: usize = 1_024;
+/// Most sessions of a shard; past it the least recently used go.
+pub const SESSIONS_MAX: usize = 65_536;
+/// Most encoded bytes of all sessions of a shard; past it previous entries go, then sessions.
+pub const SESSION_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Most encoded bytes of one outcome; of a larger one the previous entry is not remembered.
+pub const OUTCOME_BYTES_MAX: usize = 4 * 1024;
+
+/// The most bytes that a command may add to a shard's sessions.
+#[must_use]
+pub fn session_bytes_added_max(command: &Command) -> usize {
+    match command {
+        Command::OpenSession => SESSION_BYTES,
+        Command::Write(Write { session: Some(_), return_previous: false, .. }) => OUTCOME_BYTES,
+        Command::Write(Write { session: Some(_), return_previous: true, .. }) => OUTCOME_BYTES_MAX,
+        Command::Write(Write { session: None, .. }) | Command::DescribeNode(_) => 0,
+    }
+}
+
+/// When a session was last used: the index of the entry, and the command's position in it.
+pub type LastApplied = (LogIndex, u32);
+
+/// What a session remembers of a write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Remembered {
+    /// It was done.
+    Written {
+        /// The revision it got; 0 if it changed nothing.
+        revision: Revision,
+        /// What the key held before.
+        previous: Previous,
+    },
+    /// Its condition did not hold.
+    Conflict {
+        /// The key's revision then.
+        current: Revision,
+    },
+}
+
+impl Remembered {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Written { previous: Previous::Entry(entry), .. } => {
+                OUTCOME_BYTES + OUTCOME_ENTRY_BYTES + entry.value.as_bytes().len()
+            }
+            _ => OUTCOME_BYTES,
+        }
+    }
+
+    fn holds_entry(&self) -> bool {
+        matches!(self, Self::Written { previous: Previous::Entry(_), .. })
+    }
+
+    fn drop_entry(&mut self) {
+        if let Self::Written { previous: previous @ Previous::Entry(_), .. } = self {
+            *previous = Previous::Unavailable;
+        }
+    }
+}
+
+impl From<Remembered> for CommandOutcome {
+    fn from(remembered: Remembered) -> Self {
+        match remembered {
+            Remembered::Written { revision, previous } => Self::Written { revision, previous },
+            Remembered::Conflict { current } => Self::Conflict { current },
+        }
+    }
+}
+
+/// One session: the outcomes of its writes from the floor on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Session {
+    last_applied: LastApplied,
+    floor: Sequence,
+    outcomes: BTreeMap<Sequence, Remembered>,
+    bytes: usize,
+    entries: usize,
+}
+
+impl Session {
+    pub(super) fn restore(
+        last_applied: LastApplied,
+        floor: Sequence,
+        outcomes: BTreeMap<Sequence, Remembered>,
+    ) -> Self {
+        let bytes = SESSION_BYTES + outcomes.values().map(Remembered::bytes).sum::<usize>();
+        let entries = outcomes.values().filter(|outcome| outcome.holds_entry()).count();
+        Self { last_applied, floor, outcomes, bytes, entries }
+    }
+
+    /// When it was last used.
+    #[must_use]
+    pub fn last_applied(&self) -> LastApplied {
+        self.last_applied
+    }
+
+    /// Outcomes below it are forgotten, and writes below it refused as finished.
+    #[must_use]
+    pub fn floor(&self) -> Sequence {
+        self.floor
+    }
+
+    /// How many writes are open: applied and not yet below the floor.
+    #[must_use]
+    pub fn open(&self) -> usize {
+        self.outcomes.len()
+    }
+
+    /// Whether a write's outcome is remembered.
+    #[must_use]
+    pub fn has_applied(&self, sequence: Sequence) -> bool {
+        self.outcomes.contains_key(&sequence)
+    }
+
+    /// The sequences that are applied and at or above the floor, ascending, with what came of them.
+    pub fn outcomes(&self) -> impl Iterator<Item = (Sequence, &Remembered)> {
+        self.outcomes.iter().map(|(sequence, outcome)| (*sequence, outcome))
+    }
+
+    /// Encoded size of its record, key included.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn raise_floor(&mut self, floor: Sequence) {
+        if floor <= self.floor {
+            return;
+        }
+        self.floor = floor;
+        while let Some(first) = self.outcomes.first_entry().filter(|first| *first.key() < floor) {
+            let outcome = first.remove();
+            self.bytes -= outcome.bytes();
+            self.entries -= usize::from(outcome.holds_entry());
+        }
+    }
+
+    fn remember(&mut self, sequence: Sequence, mut outcome: Remembered) {
+        if outcome.bytes() > OUTCOME_BYTES_MAX {
+            outcome.drop_entry();
+        }
+        self.bytes += outcome.bytes();
+        self.entries += usize::from(outcome.holds_entry());
+        if let Some(old) = self.outcomes.insert(sequence, outcome) {
+            self.bytes -= old.bytes();
+            self.entries -= usize::from(old.holds_entry());
+        }
+    }
+
+    fn drop_entries(&mut self) {
+        self.outcomes.values_mut().for_each(Remembered::drop_entry);
+        self.bytes = SESSION_BYTES + self.outcomes.len() * OUTCOME_BYTES;
+        self.entries = 0;
+    }
+}
+
+/// All sessions of a shard.
+#[derive(Clone, Debug)]
+pub(super) struct Sessions {
+    sessions: BTreeMap<SessionId, Session>,
+    /// All sessions, the least recently used first.
+    by_use: BTreeMap<LastApplied, SessionId>,
+    /// Those that remember previous entries.
+    with_entries: BTreeMap<LastApplied, SessionId>,
+    bytes: usize,
+    bytes_max: usize,
+    count_max: usize,
+    changed: BTreeSet<SessionId>,
+    gone: BTreeSet<SessionId>,
+}
+
+impl Default for Sessions {
+    fn default() -> Self {
+        Self::with_bounds(SESSIONS_MAX, SESSION_BYTES_MAX)
+    }
+}
+
+impl Sessions {
+    /// Smaller bounds are for tests.
+    pub(super) fn with_bounds(count_max: usize, bytes_max: usize) -> Self {
+        Self {
+            sessions: BTreeMap::new(),
+            by_use: BTreeMap::new(),
+            with_entries: BTreeMap::new(),
+            bytes: 0,
+            bytes_max,
+            count_max,
+            changed: BTreeSet::new(),
+            gone: BTreeSet::new(),
+        }
+    }
+
+    /// Takes a session from a checkpoint.
+    pub(super) fn restore(&mut self, id: SessionId, encoded: Bytes) -> Result<(), CodecError> {
+        let mut session = decode_session(encoded)?;
+        if mutant!("B27") {
+            session = Session::restore(session.last_applied, session.floor, BTreeMap::new());
+        }
+        if self.sessions.contains_key(&id) || self.by_use.contains_key(&session.last_applied) {
+            return Err(CodecError("sessions that differ"));
+        }
+        self.put_in(id, session);
+        Ok(())
+    }
+
+    pub(super) fn get(&self, id: SessionId) -> Option<&Session> {
+        self.sessions.get(&id)
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.sessions.len()
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(super) fn open(&mut self, id: SessionId, at: LastApplied) {
+        self.put_in(id, Session::restore(at, Sequence(0), BTreeMap::new()));
+        self.changed.insert(id);
+        self.keep_bounds();
+    }
+
+    /// What a write that comes in a session is answered without being run; `None` if it is to run.
+    pub(super) fn answer(&mut self, stamp: SessionStamp, at: LastApplied) -> Option<CommandOutcome> {
+        let Some(mut session) = self.take_out(stamp.session) else {
+            return Some(CommandOutcome::SessionExpired);
+        };
+        session.last_applied = at;
+        let remembered = session.outcomes.get(&stamp.sequence).cloned().filter(|_| !mutant!("B26"));
+        session.raise_floor(stamp.floor);
+        let answer = if let Some(remembered) = remembered {
+            Some(remembered.into())
+        } else if stamp.sequence < session.floor {
+            Some(CommandOutcome::Finished)
+        } else if session.open() >= SESSION_OPEN_MAX {
+            Some(CommandOutcome::SessionFull)
+        } else {
+            None
+        };
+        self.put_in(stamp.session, session);
+        self.changed.insert(stamp.session);
+        answer
+    }
+
+    /// Remembers what came of a write that was run.
+    pub(super) fn remember(&mut self, stamp: SessionStamp, outcome: Remembered) {
+        let mut session = self.take_out(stamp.session).expect("a write runs only in a session that is known");
+        session.remember(stamp.sequence, outcome);
+        self.put_in(stamp.session, session);
+        self.keep_bounds();
+    }
+
+    /// The records of all sessions that changed since the last call: encoded, or `None` for those that are gone.
+    pub(super) fn take_changes(&mut self) -> Vec<(Bytes, Option<Bytes>)> {
+        let mut records: Vec<_> =
+            std::mem::take(&mut self.gone).into_iter().map(|id| (session_key(id), None)).collect();
+        for id in std::mem::take(&mut self.changed) {
+            let session = self.sessions.get(&id).expect("a session that goes is no longer among the changed");
+            records.push((session_key(id), Some(encode_session(session))));
+        }
+        records
+    }
+
+    fn keep_bounds(&mut self) {
+        while self.sessions.len() > self.count_max {
+            self.evict();
+        }
+        while self.bytes > self.bytes_max {
+            let Some((_, id)) = self.with_entries.first_key_value() else {
+                self.evict();
+                continue;
+            };
+            let id = *id;
+            let mut session = self.take_out(id).expect("the orders name only sessions that are known");
+            session.drop_entries();
+            self.put_in(id, session);
+            self.changed.insert(id);
+        }
+    }
+
+    fn evict(&mut self) {
+        let (_, id) = self.by_use.first_key_value().expect("what is over its bound is not empty");
+        let id = *id;
+        self.take_out(id);
+        self.changed.remove(&id);
+        self.gone.insert(id);
+    }
+
+    fn take_out(&mut self, id: SessionId) -> Option<Session> {
+        let session = self.sessions.remove(&id)?;
+        self.by_use.remove(&session.last_applied);
+        self.with_entries.remove(&session.last_applied);
+        self.bytes -= session.bytes;
+        Some(session)
+    }
+
+    fn put_in(&mut self, id: SessionId, session: Session) {
+        self.by_use.insert(session.last_applied, id);
+        if session.entries > 0 {
+            self.with_entries.insert(session.last_applied, id);
+        }
+        self.bytes += session.bytes;
+        self.sessions.insert(id, session);
+    }
+}

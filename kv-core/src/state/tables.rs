@@ -1,0 +1,71 @@
+//! Where records are looked up: the active table, the frozen table, then the tree of the read index.
+//!
+//! Both tables hold tombstones, so that a record removed since the tree was written is not found in the tree.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::{
+    disk::{StateStore, StoreError},
+    state::record::{FrozenTable, Table},
+    types::{LogIndex, ReplicaId},
+};
+
+/// A replica's tree in the read index.
+#[derive(Clone, Copy, Debug)]
+pub struct Tree<'a, S> {
+    store: &'a S,
+    replica: ReplicaId,
+}
+
+impl<'a, S: StateStore> Tree<'a, S> {
+    /// The tree of a replica.
+    pub fn new(store: &'a S, replica: ReplicaId) -> Self {
+        Self { store, replica }
+    }
+
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        self.store.get(self.replica, key)
+    }
+}
+
+impl Table {
+    /// Sets a record, or with `None` its tombstone.
+    pub fn set(&mut self, key: Bytes, value: Option<Bytes>) {
+        self.bytes += key.len() + value.as_ref().map_or(0, Bytes::len);
+        let key_bytes = key.len();
+        if let Some(old) = self.records.insert(key, value) {
+            self.bytes -= key_bytes + old.map_or(0, |old| old.len());
+        }
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Tables {
+    pub(super) active: Table,
+    pub(super) frozen: Option<(LogIndex, FrozenTable)>,
+}
+
+impl Tables {
+    pub(super) fn get<S: StateStore>(&self, tree: &Tree<'_, S>, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        if let Some(record) = self.active.records.get(key) {
+            return Ok(record.clone());
+        }
+        if let Some(record) = self.frozen.as_ref().and_then(|(_, table)| table.records.get(key)) {
+            return Ok(record.clone());
+        }
+        tree.get(key)
+    }
+
+    pub(super) fn freeze(&mut self, index: LogIndex) -> FrozenTable {
+        assert!(self.frozen.is_none(), "a table is frozen only when the one before is in the tree");
+        let table = Arc::new(std::mem::take(&mut self.active));
+        self.frozen = Some((index, Arc::clone(&table)));
+        table
+    }
+
+    pub(super) fn drop_frozen(&mut self, index: LogIndex) {
+        self.frozen.take_if(|(frozen, _)| *frozen == index);
+    }
+}
