@@ -28,6 +28,7 @@ pub mod founding;
 pub mod mutants;
 pub mod placement;
 pub mod ring;
+pub mod router;
 #[cfg(feature = "node")]
 pub mod settings;
 pub mod shard_map;
