@@ -7,9 +7,10 @@ use crate::{
     log::record::LogBatch,
     message::PeerMessage,
     shard_map::{NodeDescription, ShardMap},
-    types::{BatchNumber, Entry, Epoch, Key, NodeId, RequestId, Revision, SessionId, ShardId, Time, Token},
+    types::{Entry, Epoch, Key, NodeId, RequestId, Revision, SessionId, ShardId, Time, Token},
 };
 
+pub use crate::log::record::LogReport;
 pub use crate::types::Durability;
 
 /// One thing that happened, for `Node::turn`.
@@ -46,17 +47,6 @@ pub enum Input {
     Describe(NodeDescription),
     /// The node is about to stop: hand all leaderships over and take no new requests.
     HandOver,
-}
-
-/// What the log says after a batch is synced.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct LogReport {
-    /// The batch.
-    pub number: BatchNumber,
-    /// Size of the log's segments in bytes.
-    pub bytes: u64,
-    /// Shards that keep the oldest segment from being recycled, if the log is past half of its bound.
-    pub pinned_by: Vec<ShardId>,
 }
 
 /// One thing to be done, in the order given.

@@ -21,6 +21,17 @@ pub struct LogBatch {
     pub records: Vec<Record>,
 }
 
+/// What the log says after a batch is synced.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogReport {
+    /// The batch.
+    pub number: BatchNumber,
+    /// Size of the segments in use, in bytes. Those prepared for later don't count.
+    pub bytes: u64,
+    /// Shards that keep the oldest segment from being recycled, if the log is past half of its bound.
+    pub pinned_by: Vec<ShardId>,
+}
+
 /// Most bytes of records in one block; what is over waits for the next.
 pub const BLOCK_BYTES_MAX: usize = 8 * 1024 * 1024;
 
