@@ -1,4 +1,5 @@
 //! How kv is proven: the simulator's world, the record of what clients saw, and the judges of both.
 
 pub mod check;
+pub mod disk;
 pub mod history;
