@@ -43,4 +43,8 @@ pub mod log;
 #[cfg(feature = "node")]
 pub mod message;
 #[cfg(feature = "node")]
+pub mod node;
+#[cfg(feature = "node")]
+mod replica;
+#[cfg(feature = "node")]
 pub mod state;

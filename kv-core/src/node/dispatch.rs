@@ -1,0 +1,205 @@
+//! Where each input goes.
+
+use super::Node;
+use crate::{
+    checkpoint::job::CheckpointEvent,
+    disk::StateStore,
+    error::{Error, ErrorKind},
+    io::{Input, LogReport, Notice, Output, Request},
+    message::PeerMessage,
+    replica::{LoadedState, Replica, context::Context},
+    types::{NodeId, ReplicaId, ShardId, Time},
+};
+
+impl<S: StateStore> Node<S> {
+    pub(super) fn take(&mut self, now: Time, input: Input, outputs: &mut Vec<Output>) {
+        match input {
+            Input::Tick => self.tick(now, outputs),
+            Input::Peer { from, message } => self.peer(from, message, now, outputs),
+            Input::Undelivered { to, shard } => self.undelivered(to, shard, now, outputs),
+            Input::Request(request) => self.request(request, now, outputs),
+            Input::Synced(report) => self.synced(&report, now, outputs),
+            Input::Checkpoint(event) => self.checkpoint_event(event, now, outputs),
+            Input::DiskFree { bytes } => {
+                let full = bytes < self.settings.disk_reserve_bytes;
+                if full && !self.disk_full {
+                    outputs.push(Output::Notice(Notice::DiskLow { free_bytes: bytes }));
+                }
+                self.disk_full = full;
+            }
+            Input::Describe(own) => self.keeper.describe(own),
+            Input::HandOver => self.stopping = true,
+        }
+    }
+
+    fn tick(&mut self, now: Time, outputs: &mut Vec<Output>) {
+        let stalled = self.batcher.tick() >= self.settings.election_ticks;
+        if stalled && !self.log_stalled {
+            outputs.push(Output::Notice(Notice::LogStalled));
+        }
+        self.log_stalled = stalled;
+        let shards: Vec<ShardId> = self.replicas.keys().copied().collect();
+        for shard in shards {
+            self.with_replica(shard, now, outputs, |replica, cx| replica.tick(cx));
+            self.dirty(shard);
+        }
+        self.tick_streams(now, outputs);
+    }
+
+    fn peer(&mut self, from: NodeId, message: PeerMessage, now: Time, outputs: &mut Vec<Output>) {
+        match message {
+            PeerMessage::MapAsk { have } => return self.map_asked(from, have, outputs),
+            PeerMessage::MapTell(map) => return self.map_told(from, &map, outputs),
+            PeerMessage::DescribeNode(description) => return self.described(from, &description, now, outputs),
+            PeerMessage::StateAsk { shard, at_least, at_most } => {
+                return self.state_asked(from, shard, (at_least, at_most), outputs);
+            }
+            PeerMessage::SnapshotWant { stream, file, offset, .. } => {
+                return self.piece_wanted(from, stream, file, offset, outputs);
+            }
+            PeerMessage::SnapshotEnd { stream, complete, .. } => {
+                return self.stream_ended(from, stream, complete, now, outputs);
+            }
+            _ => {}
+        }
+        let Some(shard) = message.shard().filter(|shard| self.replicas.contains_key(shard)) else {
+            return Self::refuse(from, "it is about a shard that does not stand here", outputs);
+        };
+        self.on(shard, now, outputs, |replica, cx| match message {
+            // A snapshot comes as an offer, so that its files are here before raft sees it.
+            PeerMessage::Raft { message, .. } if message.snapshot.is_none() => replica.step(from, &message, cx),
+            PeerMessage::ReadProbe { probe, .. } => replica.probed(from, probe, cx),
+            PeerMessage::ReadProbeAnswer { probe, index, .. } => replica.probe_answered(probe, index),
+            PeerMessage::SnapshotOffer { stream, manifest, message, .. } => {
+                replica.offered(from, stream, manifest, message, cx);
+            }
+            PeerMessage::SnapshotChunk { stream, file, offset, bytes, .. } => {
+                replica.chunk((from, stream), file, offset, bytes, cx);
+            }
+            _ => {}
+        });
+    }
+
+    fn undelivered(&mut self, to: NodeId, shard: Option<ShardId>, now: Time, outputs: &mut Vec<Output>) {
+        let shards: Vec<ShardId> = match shard {
+            Some(shard) => vec![shard],
+            None => self.replicas.keys().copied().collect(),
+        };
+        for shard in shards {
+            self.on(shard, now, outputs, |replica, _| {
+                if let Some(peer) = replica.replica_on(to) {
+                    replica.undelivered(peer);
+                }
+            });
+        }
+    }
+
+    fn request(&mut self, request: Request, now: Time, outputs: &mut Vec<Output>) {
+        let (id, shard, durability) = (request.id, request.shard, self.durability);
+        if self.replicas.contains_key(&shard) {
+            let taken = self.on(shard, now, outputs, |replica, cx| replica.request(request, durability, cx));
+            if taken.is_none() {
+                let error = Error::unknown(ErrorKind::Internal, "the replica failed on the request");
+                outputs.push(Output::Reply { request: id, result: Err(error) });
+            }
+            return;
+        }
+        let row = self.keeper.checked().row(shard).cloned();
+        let error = match row {
+            Some(row) => {
+                let leader = row.owner();
+                Error::not_applied(ErrorKind::NotOwner, format!("shard {shard} does not stand on this node"))
+                    .with(|detail| (detail.row, detail.leader) = (Some(row), leader))
+            }
+            None => Error::invalid(format!("there is no shard {shard}")),
+        };
+        outputs.push(Output::Reply { request: id, result: Err(error) });
+    }
+
+    fn synced(&mut self, report: &LogReport, now: Time, outputs: &mut Vec<Output>) {
+        self.batcher.synced(report.number);
+        let number = report.number;
+        let shards: Vec<ShardId> = self.replicas.keys().copied().collect();
+        for shard in shards {
+            let pumped = self.with_replica(shard, now, outputs, |replica, cx| {
+                replica.waits_for_log().then(|| replica.synced(number, cx))
+            });
+            if let Some(Some(pumped)) = pumped {
+                self.dirty(shard);
+                for message in pumped.snapshots {
+                    self.begin_stream(shard, message, now, outputs);
+                }
+            }
+        }
+        for shard in &report.pinned_by {
+            self.on(*shard, now, outputs, |replica, cx| replica.unpin(cx));
+        }
+    }
+
+    fn checkpoint_event(&mut self, event: CheckpointEvent, now: Time, outputs: &mut Vec<Output>) {
+        match event {
+            CheckpointEvent::Loaded { shard, footer, sessions, nodes, .. } => {
+                let loaded = LoadedState { footer, sessions, nodes };
+                self.on(shard, now, outputs, |replica, cx| replica.loaded(loaded, cx));
+            }
+            CheckpointEvent::LoadFailed { shard, reason, .. } => {
+                self.on(shard, now, outputs, |replica, cx| replica.load_failed(reason, cx));
+            }
+            CheckpointEvent::Durable { shard, footer, .. } => {
+                self.on(shard, now, outputs, |replica, cx| replica.checkpoint_durable(&footer, cx));
+            }
+            CheckpointEvent::Inserted { shard, index, .. } => {
+                self.on(shard, now, outputs, |replica, _| replica.checkpoint_inserted(index));
+            }
+            CheckpointEvent::TreeFailed { shard, reason, .. } => {
+                self.on(shard, now, outputs, |replica, cx| replica.reload(reason, cx));
+            }
+            CheckpointEvent::Offered { stream, manifest, header } => {
+                self.stream_offered(stream, manifest, &header, now, outputs);
+            }
+            CheckpointEvent::OfferFailed { stream } => self.end(stream, false, now, outputs),
+            CheckpointEvent::PieceRead { stream, file, offset, bytes } => {
+                self.piece_read(stream, file, offset, bytes, outputs);
+            }
+            CheckpointEvent::Staged { replica, staging, lacking } => {
+                self.on_id(replica, now, outputs, |replica, cx| replica.staged(staging, &lacking, cx));
+            }
+            CheckpointEvent::StageFailed { replica, staging, .. } => {
+                self.on_id(replica, now, outputs, |replica, cx| replica.stage_failed(staging, cx));
+            }
+            CheckpointEvent::PieceWritten { replica, staging, file, next_offset } => {
+                self.on_id(replica, now, outputs, |replica, cx| replica.piece_written(staging, file, next_offset, cx));
+            }
+            CheckpointEvent::Verified { replica, staging, header } => {
+                self.on_id(replica, now, outputs, |replica, cx| replica.verified(staging, &header, cx));
+            }
+            // The shell stops the process; nothing may be done on the strength of this disk any more.
+            CheckpointEvent::DiskFailed { .. } => {}
+        }
+    }
+
+    /// Runs `work` on a shard's replica and marks it as touched.
+    fn on<R>(
+        &mut self,
+        shard: ShardId,
+        now: Time,
+        outputs: &mut Vec<Output>,
+        work: impl FnOnce(&mut Replica, &mut Context<'_, S>) -> R,
+    ) -> Option<R> {
+        self.dirty(shard);
+        self.with_replica(shard, now, outputs, work)
+    }
+
+    fn on_id(
+        &mut self,
+        id: ReplicaId,
+        now: Time,
+        outputs: &mut Vec<Output>,
+        work: impl FnOnce(&mut Replica, &mut Context<'_, S>),
+    ) {
+        let shard = self.replicas.values().find(|replica| replica.id() == id).map(|replica| replica.shard());
+        if let Some(shard) = shard {
+            self.on(shard, now, outputs, work);
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! The node's map of the cluster: the founding layout with what the meta shard has recorded since.
+//!
+//! A node with a live replica of the meta shard makes its map from that; the others ask one that has. A node whose own
+//! description is not what the map says has it recorded. The map is a hint for routing and decides nothing.
+
+use super::Node;
+use crate::{
+    command::Command,
+    disk::StateStore,
+    io::Output,
+    message::PeerMessage,
+    shard_map::{CheckedMap, NodeDescription, ShardMap},
+    types::{META_SHARD, MapVersion, NodeId, Time},
+};
+
+/// Ticks between two looks at whether map and description are up to date.
+const MAP_TICKS: u64 = 10;
+
+#[derive(Debug)]
+pub(super) struct MapKeeper {
+    founding: ShardMap,
+    checked: CheckedMap,
+    own: Option<NodeDescription>,
+    ticks: u64,
+}
+
+impl MapKeeper {
+    pub(super) fn new(founding: ShardMap) -> Self {
+        let checked = CheckedMap::new(founding.clone()).expect("a founding record's layout is a map");
+        Self { founding, checked, own: None, ticks: 0 }
+    }
+
+    pub(super) fn map(&self) -> &ShardMap {
+        self.checked.map()
+    }
+
+    pub(super) fn checked(&self) -> &CheckedMap {
+        &self.checked
+    }
+
+    pub(super) fn describe(&mut self, own: NodeDescription) {
+        self.own = Some(own);
+        self.ticks = 0;
+    }
+
+    fn meta_nodes(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.checked.row(META_SHARD).into_iter().flat_map(|row| row.replicas.iter().map(|place| place.node))
+    }
+}
+
+impl<S: StateStore> Node<S> {
+    /// At the end of a turn: makes the map anew if the meta shard's state has moved, and asks for what is lacking.
+    pub(super) fn keep_map(&mut self, now: Time, tick: bool, outputs: &mut Vec<Output>) {
+        self.map_from_meta(outputs);
+        if !tick {
+            return;
+        }
+        let due = self.keeper.ticks.is_multiple_of(MAP_TICKS);
+        self.keeper.ticks += 1;
+        if !due {
+            return;
+        }
+        if let Some(own) = self.keeper.own.clone()
+            && self.keeper.checked.node(self.id) != Some(&own)
+        {
+            self.have_recorded(own, now, outputs);
+        }
+        let has_meta = self.replicas.get(&META_SHARD).is_some_and(|replica| replica.state().is_some());
+        if !has_meta {
+            let nodes: Vec<NodeId> = self.keeper.meta_nodes().filter(|node| *node != self.id).collect();
+            let turn = (self.keeper.ticks / MAP_TICKS) % nodes.len().max(1) as u64;
+            if let Some(to) = usize::try_from(turn).ok().and_then(|turn| nodes.get(turn)) {
+                let message = PeerMessage::MapAsk { have: self.keeper.map().version };
+                outputs.push(Output::Send { to: *to, message });
+            }
+        }
+    }
+
+    fn map_from_meta(&mut self, outputs: &mut Vec<Output>) {
+        let Some(state) = self.replicas.get(&META_SHARD).and_then(|replica| replica.state()) else { return };
+        let version = MapVersion(state.revision().0);
+        if version <= self.keeper.map().version {
+            return;
+        }
+        let mut map = self.keeper.founding.clone();
+        map.version = version;
+        for node in &mut map.nodes {
+            if let Some(recorded) = state.nodes().get(&node.node) {
+                *node = recorded.clone();
+            }
+        }
+        self.take_map(&map, outputs);
+    }
+
+    fn take_map(&mut self, map: &ShardMap, outputs: &mut Vec<Output>) {
+        if matches!(self.keeper.checked.take_map(map), Ok(true)) {
+            outputs.push(Output::MapChanged(self.keeper.map().clone()));
+        }
+    }
+
+    /// Has this node's description recorded in the meta shard: here if it leads, else by whoever does.
+    fn have_recorded(&mut self, own: NodeDescription, now: Time, outputs: &mut Vec<Output>) {
+        if self.record(&own, now) {
+            return;
+        }
+        let leader = self.replicas.get(&META_SHARD).and_then(|replica| replica.leader());
+        let to: Vec<NodeId> = match leader {
+            Some(leader) => vec![leader],
+            None => self.keeper.meta_nodes().collect(),
+        };
+        for to in to.into_iter().filter(|to| *to != self.id) {
+            outputs.push(Output::Send { to, message: PeerMessage::DescribeNode(own.clone()) });
+        }
+    }
+
+    /// Proposes a description if this node leads the meta shard; true if there is nothing more to do.
+    fn record(&mut self, description: &NodeDescription, now: Time) -> bool {
+        let Some(replica) = self.replicas.get_mut(&META_SHARD).filter(|replica| replica.leads()) else { return false };
+        let Some(state) = replica.state() else { return false };
+        if state.nodes().get(&description.node) != Some(description) {
+            replica.queue_own(Command::DescribeNode(description.clone()), now);
+            self.dirty(META_SHARD);
+        }
+        true
+    }
+
+    /// A peer says how it is reached.
+    pub(super) fn described(
+        &mut self,
+        from: NodeId,
+        description: &NodeDescription,
+        now: Time,
+        outputs: &mut Vec<Output>,
+    ) {
+        let known = self.keeper.founding.nodes.iter().find(|node| node.node == from);
+        let honest = description.node == from
+            && description.weight > 0
+            && known.is_some_and(|known| known.incarnation == description.incarnation);
+        if honest {
+            self.record(description, now);
+        } else {
+            Self::refuse(from, "it describes another node than itself", outputs);
+        }
+    }
+
+    /// A peer asks for a newer map.
+    pub(super) fn map_asked(&self, from: NodeId, have: MapVersion, outputs: &mut Vec<Output>) {
+        if self.keeper.map().version > have {
+            let message = PeerMessage::MapTell(self.keeper.map().clone());
+            outputs.push(Output::Send { to: from, message });
+        }
+    }
+
+    /// A peer's map.
+    pub(super) fn map_told(&mut self, from: NodeId, map: &ShardMap, outputs: &mut Vec<Output>) {
+        let same_shards = map.shards.len() == self.keeper.founding.shards.len();
+        if !same_shards || CheckedMap::new(map.clone()).is_err() {
+            return Self::refuse(from, "its map can't be right", outputs);
+        }
+        self.take_map(map, outputs);
+    }
+}

@@ -1,0 +1,243 @@
+//! A node: all replicas of one loop, behind one plain function.
+//!
+//! [`Node::turn`] takes what happened and returns what is to be done. It reads no clock, draws no random number and does no
+//! IO; the one call out of it is the read index ([`StateStore::get`]).
+//!
+//! A turn, in order: inputs go to their replicas; what clients asked is proposed, reads share a round; raft's Readies are
+//! taken until no replica has one; what is decided is applied and answered; checkpoints begin where they are due; the
+//! records of all shards leave as one block. Messages that need no sync come out before that block, so that followers write
+//! while the leader does.
+//!
+//! A panic inside one group takes that replica out of service, not the node.
+
+pub(crate) mod batcher;
+mod dispatch;
+mod map;
+mod open;
+mod streams;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    panic::{AssertUnwindSafe, catch_unwind},
+};
+
+pub use self::open::{OpenError, Opening};
+use self::{batcher::Batcher, map::MapKeeper, streams::Streams};
+pub use crate::replica::{Role, ShardStatus};
+use crate::{
+    disk::StateStore,
+    io::{Input, Notice, Output},
+    log::record::LogEntry,
+    replica::{
+        Replica,
+        context::{Context, Unique},
+    },
+    settings::Settings,
+    shard_map::ShardMap,
+    types::{Durability, LogIndex, NodeId, ShardId, Time},
+};
+
+/// A node of a cluster. `S` is its read index.
+pub struct Node<S> {
+    id: NodeId,
+    settings: Settings,
+    durability: Durability,
+    store: S,
+    replicas: BTreeMap<ShardId, Replica>,
+    batcher: Batcher,
+    unique: Unique,
+    streams: Streams,
+    keeper: MapKeeper,
+    disk_full: bool,
+    log_stalled: bool,
+    stopping: bool,
+    /// Replicas that this turn has touched.
+    dirty: BTreeSet<ShardId>,
+    changed: BTreeSet<ShardId>,
+}
+
+/// A node at the end of a turn.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeStatus {
+    /// The node.
+    pub node: NodeId,
+    /// Its replicas, ascending by shard.
+    pub shards: Vec<ShardStatus>,
+    /// Whether it refuses client writes because little disk is left.
+    pub disk_full: bool,
+    /// Whether its log's disk has been silent for an election timeout.
+    pub log_stalled: bool,
+    /// Whether acknowledged async writes are not decided yet.
+    pub has_undecided: bool,
+}
+
+impl<S: StateStore> Node<S> {
+    /// Takes what happened (`inputs` is empty afterwards) and appends what is to be done. `now` never goes back.
+    ///
+    /// A turn takes at most 4,096 inputs or 4 MiB of them: the caller cuts.
+    pub fn turn(&mut self, now: Time, inputs: &mut Vec<Input>, outputs: &mut Vec<Output>) {
+        self.changed.clear();
+        let mut tick = false;
+        for input in inputs.drain(..) {
+            tick |= matches!(input, Input::Tick);
+            self.take(now, input, outputs);
+        }
+        self.flush(now, outputs);
+        self.begin_checkpoints(now, tick, outputs);
+        self.keep_map(now, tick, outputs);
+        if let Some(batch) = self.batcher.emit() {
+            outputs.push(Output::LogBatch(batch));
+        }
+        self.changed.append(&mut self.dirty);
+    }
+
+    /// Proposes, asks, takes Readies and applies, for all replicas that were touched, until none has anything left.
+    fn flush(&mut self, now: Time, outputs: &mut Vec<Output>) {
+        let dirty: Vec<ShardId> = self.dirty.iter().copied().collect();
+        for shard in dirty {
+            self.with_replica(shard, now, outputs, |replica, cx| {
+                let mut snapshots = Vec::new();
+                // What is applied may free a round or end a hand-over, so a second pass can find more to do.
+                for _ in 0..PASSES_MAX {
+                    replica.flush(cx);
+                    let pumped = replica.pump(cx);
+                    snapshots.extend(pumped.snapshots);
+                    replica.settle_incoming(cx);
+                    replica.observe(cx);
+                    replica.serve(cx);
+                    if !replica.has_more() {
+                        break;
+                    }
+                }
+                snapshots
+            })
+            .into_iter()
+            .flatten()
+            .for_each(|message| self.begin_stream(shard, message, now, outputs));
+        }
+    }
+
+    fn begin_checkpoints(&mut self, now: Time, tick: bool, outputs: &mut Vec<Output>) {
+        let shards: Vec<ShardId> =
+            if tick { self.replicas.keys().copied().collect() } else { self.dirty.iter().copied().collect() };
+        for shard in shards {
+            self.with_replica(shard, now, outputs, |replica, cx| {
+                replica.checkpoint_if_due(tick, cx);
+                if tick {
+                    replica.drop_floors();
+                }
+            });
+        }
+        if tick {
+            self.keep_logs_within_bound(now, outputs);
+        }
+    }
+
+    /// Past the node's bound of kept entries the shards with the most of them give up what is behind their checkpoints.
+    fn keep_logs_within_bound(&mut self, now: Time, outputs: &mut Vec<Output>) {
+        let mut total: usize = self.replicas.values().map(Replica::log_bytes).sum();
+        if total <= self.settings.kept_node_bytes_max {
+            return;
+        }
+        let mut sizes: Vec<_> = self.replicas.iter().map(|(shard, replica)| (replica.log_bytes(), *shard)).collect();
+        sizes.sort_unstable();
+        while let Some((bytes, shard)) = sizes.pop()
+            && total > self.settings.kept_node_bytes_max
+        {
+            self.with_replica(shard, now, outputs, |replica, cx| replica.unpin(cx));
+            total -= bytes - self.replicas.get(&shard).map_or(0, Replica::log_bytes).min(bytes);
+        }
+    }
+
+    /// Runs `work` on a replica with its surroundings. A panic in it takes the replica out of service: raft stops on what it
+    /// holds to be impossible, and one group must not take the others down.
+    fn with_replica<R>(
+        &mut self,
+        shard: ShardId,
+        now: Time,
+        outputs: &mut Vec<Output>,
+        work: impl FnOnce(&mut Replica, &mut Context<'_, S>) -> R,
+    ) -> Option<R> {
+        let tables_bytes = self.replicas.values().map(Replica::table_bytes).sum();
+        let replica = self.replicas.get_mut(&shard)?;
+        let mut cx = Context {
+            now,
+            node: self.id,
+            settings: &self.settings,
+            store: &self.store,
+            map: self.keeper.checked(),
+            unique: &mut self.unique,
+            batcher: &mut self.batcher,
+            outputs,
+            disk_full: self.disk_full,
+            leaving: self.stopping || self.log_stalled,
+            tables_bytes,
+        };
+        if let Ok(result) = catch_unwind(AssertUnwindSafe(|| work(&mut *replica, &mut cx))) {
+            return Some(result);
+        }
+        replica.quarantine("its group reached a state that raft holds to be impossible", &mut cx);
+        None
+    }
+
+    fn dirty(&mut self, shard: ShardId) {
+        self.dirty.insert(shard);
+    }
+
+    /// The node's number.
+    #[must_use]
+    pub fn id(&self) -> NodeId {
+        self.id
+    }
+
+    /// The node's map of the cluster.
+    #[must_use]
+    pub fn map(&self) -> &ShardMap {
+        self.keeper.map()
+    }
+
+    /// The node as it stands.
+    #[must_use]
+    pub fn status(&self) -> NodeStatus {
+        NodeStatus {
+            node: self.id,
+            shards: self.replicas.values().map(Replica::status).collect(),
+            disk_full: self.disk_full,
+            log_stalled: self.log_stalled,
+            has_undecided: self.replicas.values().any(Replica::has_undecided),
+        }
+    }
+
+    /// One replica as it stands.
+    #[must_use]
+    pub fn shard_status(&self, shard: ShardId) -> Option<ShardStatus> {
+        self.replicas.get(&shard).map(Replica::status)
+    }
+
+    /// The shards that the last turn touched.
+    #[must_use]
+    pub fn changed_shards(&self) -> &BTreeSet<ShardId> {
+        &self.changed
+    }
+
+    /// An entry of a shard's log as it stands in memory, for checks from outside.
+    #[must_use]
+    pub fn entry(&self, shard: ShardId, index: LogIndex) -> Option<LogEntry> {
+        self.replicas.get(&shard)?.entry(index)
+    }
+
+    /// Whether the node leads no shard and owes no decision: it may stop without anybody noticing.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        !self.replicas.values().any(|replica| replica.leads() || replica.has_undecided())
+    }
+
+    fn refuse(from: NodeId, reason: impl Into<String>, outputs: &mut Vec<Output>) {
+        outputs.push(Output::Notice(Notice::Refused { from, reason: reason.into() }));
+    }
+}
+
+/// Passes over a replica in one turn. What is left after them waits for the next turn.
+const PASSES_MAX: usize = 8;

@@ -1,0 +1,375 @@
+//! A few nodes on one thread with a perfect network and disk: what a cluster does when nothing goes wrong. What it does when
+//! things go wrong is the simulator's to show.
+
+use std::{cell::RefCell, collections::BTreeMap, ops::Bound, rc::Rc};
+
+use bytes::Bytes;
+
+use super::*;
+use crate::{
+    checkpoint::job::{CheckpointEvent, CheckpointJob},
+    command::{Action, Condition, Previous, SessionStamp, Write},
+    disk::StoreError,
+    error::{Error, ErrorKind},
+    founding::{FoundingRecord, Member},
+    io::{Answer, Consistency, LogReport, Operation, Request},
+    log::record::Recovered,
+    state::record::{Footer, StateHeader},
+    types::{
+        Digest, Entry, Incarnation, Key, META_SHARD, ReplicaId, RequestId, Revision, Sequence, SessionId, Token, Value,
+    },
+};
+
+type Trees = BTreeMap<ReplicaId, BTreeMap<Bytes, Bytes>>;
+
+#[derive(Clone, Default)]
+struct Memory(Rc<RefCell<Trees>>);
+
+impl StateStore for Memory {
+    fn get(&self, tree: ReplicaId, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        let trees = self.0.borrow();
+        Ok(trees.get(&tree).ok_or_else(|| StoreError("no tree".into()))?.get(key).cloned())
+    }
+
+    fn range(&self, tree: ReplicaId, from: &[u8], count_max: usize) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+        let trees = self.0.borrow();
+        let tree = trees.get(&tree).ok_or_else(|| StoreError("no tree".into()))?;
+        let range = (Bound::Included(Bytes::copy_from_slice(from)), Bound::Unbounded);
+        Ok(tree.range(range).take(count_max).map(|(key, value)| (key.clone(), value.clone())).collect())
+    }
+
+    fn write(&self, tree: ReplicaId, changes: &[(Bytes, Option<Bytes>)]) -> Result<(), StoreError> {
+        let mut trees = self.0.borrow_mut();
+        let tree = trees.get_mut(&tree).ok_or_else(|| StoreError("no tree".into()))?;
+        for (key, value) in changes {
+            match value {
+                Some(value) => tree.insert(key.clone(), value.clone()),
+                None => tree.remove(key),
+            };
+        }
+        Ok(())
+    }
+
+    fn reset(&self, tree: ReplicaId) -> Result<(), StoreError> {
+        self.0.borrow_mut().insert(tree, BTreeMap::new());
+        Ok(())
+    }
+
+    fn remove(&self, tree: ReplicaId) -> Result<(), StoreError> {
+        self.0.borrow_mut().remove(&tree);
+        Ok(())
+    }
+}
+
+struct Cluster {
+    nodes: BTreeMap<NodeId, Node<Memory>>,
+    stores: BTreeMap<NodeId, Memory>,
+    inputs: BTreeMap<NodeId, Vec<Input>>,
+    now: Time,
+    replies: BTreeMap<RequestId, Result<Answer, Error>>,
+    next: u64,
+    checkpoints: usize,
+}
+
+impl Cluster {
+    fn start(count: u64, shards: u32, settings: &Settings) -> Self {
+        let member = |node| Member {
+            node: NodeId(node),
+            incarnation: Incarnation(u128::from(node)),
+            peer_address: format!("n{node}:1"),
+            zone: String::new(),
+            weight: 1,
+        };
+        let record = FoundingRecord {
+            members: (1..=count).map(member).collect(),
+            shards,
+            replication: 3,
+            durability: Durability::Sync,
+        };
+        let mut cluster = Self {
+            nodes: BTreeMap::new(),
+            stores: BTreeMap::new(),
+            inputs: BTreeMap::new(),
+            now: Time(1),
+            replies: BTreeMap::new(),
+            next: 0,
+            checkpoints: 0,
+        };
+        for node in (1..=count).map(NodeId) {
+            let store = Memory::default();
+            let opening = Opening {
+                node,
+                record: record.clone(),
+                recovered: Recovered::default(),
+                footers: BTreeMap::new(),
+                settings: settings.clone(),
+                seed: node.0,
+                run: node.0 << 32,
+                now: cluster.now,
+            };
+            let mut outputs = Vec::new();
+            let opened = Node::open(opening, store.clone(), &mut outputs).unwrap();
+            let mut own = opened.map().nodes.iter().find(|known| known.node == node).unwrap().clone();
+            own.client_address = format!("n{node}:2");
+            cluster.inputs.insert(node, vec![Input::Describe(own)]);
+            cluster.nodes.insert(node, opened);
+            cluster.stores.insert(node, store);
+            cluster.perform(node, outputs);
+        }
+        cluster.run_ticks(40);
+        cluster
+    }
+
+    fn perform(&mut self, node: NodeId, outputs: Vec<Output>) {
+        for output in outputs {
+            match output {
+                Output::Send { to, message } => {
+                    self.inputs.get_mut(&to).unwrap().push(Input::Peer { from: node, message });
+                }
+                Output::LogBatch(batch) => {
+                    let report = LogReport { number: batch.number, ..LogReport::default() };
+                    self.inputs.get_mut(&node).unwrap().push(Input::Synced(report));
+                }
+                Output::Checkpoint(job) => self.checkpoint(node, job),
+                Output::Reply { request, result } => {
+                    assert!(self.replies.insert(request, result).is_none(), "one reply to each request");
+                }
+                Output::MapChanged(_) => {}
+                Output::Notice(notice) => assert!(!matches!(notice, Notice::Quarantined { .. }), "{notice:?}"),
+            }
+        }
+    }
+
+    /// A checkpoint thread without files: the tree is all there is.
+    fn checkpoint(&mut self, node: NodeId, job: CheckpointJob) {
+        let store = &self.stores[&node];
+        let inputs = self.inputs.get_mut(&node).unwrap();
+        match job {
+            CheckpointJob::Load { shard, replica, initial, .. } => {
+                store.reset(replica).unwrap();
+                let footer = Footer { header: initial.unwrap(), digest: Digest(0) };
+                let event = CheckpointEvent::Loaded { shard, replica, footer, sessions: Vec::new(), nodes: Vec::new() };
+                inputs.push(Input::Checkpoint(event));
+            }
+            CheckpointJob::Write { shard, replica, table, header } => {
+                self.checkpoints += 1;
+                let changes: Vec<_> = table.records.clone().into_iter().collect();
+                store.write(replica, &changes).unwrap();
+                let StateHeader { index, .. } = header;
+                let footer = Footer { header, digest: Digest(1) };
+                inputs.push(Input::Checkpoint(CheckpointEvent::Durable { shard, replica, footer }));
+                inputs.push(Input::Checkpoint(CheckpointEvent::Inserted { shard, replica, index }));
+            }
+            other => panic!("a healthy cluster asks for no {other:?}"),
+        }
+    }
+
+    fn settle(&mut self) {
+        while self.inputs.values().any(|inputs| !inputs.is_empty()) {
+            for node in self.nodes.keys().copied().collect::<Vec<_>>() {
+                let mut inputs = std::mem::take(self.inputs.get_mut(&node).unwrap());
+                if inputs.is_empty() {
+                    continue;
+                }
+                let mut outputs = Vec::new();
+                self.now = self.now.plus_micros(10);
+                self.nodes.get_mut(&node).unwrap().turn(self.now, &mut inputs, &mut outputs);
+                self.perform(node, outputs);
+            }
+        }
+    }
+
+    fn run_ticks(&mut self, ticks: u64) {
+        for _ in 0..ticks {
+            self.now = self.now.plus_micros(50_000);
+            for inputs in self.inputs.values_mut() {
+                inputs.push(Input::Tick);
+            }
+            self.settle();
+        }
+    }
+
+    fn ask(&mut self, node: NodeId, shard: ShardId, operation: Operation) -> RequestId {
+        self.next += 1;
+        let (id, deadline) = (RequestId(self.next), self.now.plus_micros(5_000_000));
+        let request = Request { id, shard, epoch: None, deadline, operation };
+        self.inputs.get_mut(&node).unwrap().push(Input::Request(request));
+        id
+    }
+
+    fn answer(&mut self, node: NodeId, shard: ShardId, operation: Operation) -> Result<Answer, Error> {
+        let id = self.ask(node, shard, operation);
+        self.settle();
+        self.run_ticks(4);
+        self.replies.remove(&id).expect("answered")
+    }
+
+    fn leader(&self, shard: ShardId) -> NodeId {
+        let leads = |node: &&Node<Memory>| node.shard_status(shard).is_some_and(|status| status.role == Role::Leader);
+        let leaders: Vec<_> = self.nodes.values().filter(leads).map(Node::id).collect();
+        assert_eq!(leaders.len(), 1, "one leader");
+        leaders[0]
+    }
+
+    fn place(&self, key: &Key) -> (ShardId, NodeId) {
+        let shard =
+            self.nodes[&NodeId(1)].keeper.checked().row_at(crate::ring::position(key.as_bytes())).unwrap().shard;
+        (shard, self.leader(shard))
+    }
+}
+
+fn key(text: &str) -> Key {
+    Key::new(text.to_owned()).unwrap()
+}
+
+fn write(name: &str, value: &str) -> Write {
+    Write {
+        key: key(name),
+        action: Action::Put(Value::new(value.to_owned()).unwrap()),
+        condition: Condition::Always,
+        return_previous: false,
+        session: None,
+    }
+}
+
+fn put(write: Write, durability: Durability) -> Operation {
+    Operation::Write { write, durability: Some(durability) }
+}
+
+fn get(name: &str, consistency: Consistency) -> Operation {
+    Operation::Get { key: key(name), consistency }
+}
+
+fn value_of(answer: &Result<Answer, Error>) -> Option<String> {
+    match answer.as_ref().unwrap() {
+        Answer::Got { entry, .. } => {
+            entry.as_ref().map(|Entry { value, .. }| String::from_utf8(value.as_bytes().to_vec()).unwrap())
+        }
+        other => panic!("not a read: {other:?}"),
+    }
+}
+
+#[test]
+fn owners_lead_from_the_start_and_the_map_knows_all_addresses() {
+    let cluster = Cluster::start(5, 8, &Settings::default());
+    for row in cluster.nodes[&NodeId(1)].map().shards.clone() {
+        assert_eq!(cluster.leader(row.shard), row.owner().unwrap(), "shard {}", row.shard);
+    }
+    for node in cluster.nodes.values() {
+        assert!(node.map().nodes.iter().all(|node| !node.client_address.is_empty()), "node {}", node.id());
+    }
+}
+
+#[test]
+fn a_write_is_read_at_the_leader_and_at_followers() {
+    let mut cluster = Cluster::start(3, 4, &Settings::default());
+    let (shard, leader) = cluster.place(&key("a"));
+    let written = cluster.answer(leader, shard, put(write("a", "1"), Durability::Sync)).unwrap();
+    let Answer::Written { revision, previous: Previous::NotAsked, token: Some(token) } = written else {
+        panic!("{written:?}")
+    };
+    assert_eq!(revision, Revision(1));
+    assert_eq!(value_of(&cluster.answer(leader, shard, get("a", Consistency::Linearizable))).as_deref(), Some("1"));
+    assert_eq!(cluster.answer(leader, shard, Operation::WaitDurable { token }), Ok(Answer::Durable));
+    let lost = Token { term: crate::types::Term(1), ..token };
+    assert_eq!(cluster.answer(leader, shard, Operation::WaitDurable { token: lost }), Ok(Answer::Lost));
+    let follower = *cluster.nodes.keys().find(|node| **node != leader).unwrap();
+    let refused = cluster.answer(follower, shard, get("a", Consistency::Linearizable)).unwrap_err();
+    assert_eq!((refused.kind(), refused.leader()), (ErrorKind::NotOwner, Some(leader)));
+    let bounded = Consistency::Bounded { age_micros_max: 1_000_000 };
+    assert_eq!(value_of(&cluster.answer(follower, shard, get("a", bounded))).as_deref(), Some("1"));
+    assert_eq!(value_of(&cluster.answer(follower, shard, get("a", Consistency::Stale))).as_deref(), Some("1"));
+}
+
+#[test]
+fn an_async_write_is_acknowledged_before_any_disk_and_read_once_it_is_decided() {
+    let mut cluster = Cluster::start(3, 1, &Settings::default());
+    let (shard, leader) = cluster.place(&key("a"));
+    let id = cluster.ask(leader, shard, put(write("a", "1"), Durability::Async));
+    let read = cluster.ask(leader, shard, get("a", Consistency::Linearizable));
+    let mut inputs = std::mem::take(cluster.inputs.get_mut(&leader).unwrap());
+    let mut outputs = Vec::new();
+    let now = cluster.now;
+    cluster.nodes.get_mut(&leader).unwrap().turn(now, &mut inputs, &mut outputs);
+    assert!(
+        outputs.iter().any(
+            |output| matches!(output, Output::Reply { request, result: Ok(Answer::Accepted { .. }) } if *request == id)
+        ),
+        "acknowledged in the turn that took it"
+    );
+    cluster.perform(leader, outputs);
+    cluster.settle();
+    assert_eq!(value_of(&cluster.replies[&read]).as_deref(), Some("1"));
+    let conditional = Write { condition: Condition::Absent, ..write("b", "1") };
+    let refused = cluster.answer(leader, shard, put(conditional, Durability::Async)).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Invalid);
+}
+
+#[test]
+fn a_write_sent_twice_in_a_session_runs_once() {
+    let mut cluster = Cluster::start(3, 1, &Settings::default());
+    let (shard, leader) = cluster.place(&key("a"));
+    let opened = cluster.answer(leader, shard, Operation::OpenSession);
+    assert_eq!(opened, Ok(Answer::SessionOpened(SessionId(1))));
+    let stamp = SessionStamp { session: SessionId(1), sequence: Sequence(1), floor: Sequence(1) };
+    let once = Write { condition: Condition::Absent, session: Some(stamp), ..write("a", "1") };
+    let first = cluster.answer(leader, shard, put(once.clone(), Durability::Sync));
+    let second = cluster.answer(leader, shard, put(once, Durability::Sync));
+    for answer in [first, second] {
+        assert!(matches!(answer, Ok(Answer::Written { revision: Revision(1), .. })), "{answer:?}");
+    }
+    let expired = SessionStamp { session: SessionId(9), ..stamp };
+    let write = Write { session: Some(expired), ..write("a", "2") };
+    let refused = cluster.answer(leader, shard, put(write, Durability::Sync)).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::SessionExpired);
+}
+
+#[test]
+fn leadership_is_handed_over_on_request_and_comes_back_to_the_owner() {
+    let mut cluster = Cluster::start(3, 2, &Settings { hand_over_ticks: 20, ..Settings::default() });
+    let shard = ShardId(1);
+    let owner = cluster.leader(shard);
+    let other = *cluster.nodes.keys().find(|node| **node != owner).unwrap();
+    let begun = cluster.ask(owner, shard, Operation::TransferLeader { to: other });
+    cluster.settle();
+    assert_eq!(cluster.replies[&begun], Ok(Answer::TransferBegun));
+    assert_eq!(cluster.leader(shard), other);
+    cluster.run_ticks(30);
+    assert_eq!(cluster.leader(shard), owner);
+}
+
+#[test]
+fn checkpoints_free_the_log_and_the_tables() {
+    let settings = Settings { active_bytes_max: 4_000, kept_bytes_max: 2_000, ..Settings::default() };
+    let mut cluster = Cluster::start(3, 1, &settings);
+    let (shard, leader) = cluster.place(&key("a"));
+    for round in 0..40 {
+        let name = format!("k{}", round % 7);
+        cluster.answer(leader, shard, put(write(&name, &"v".repeat(200)), Durability::Sync)).unwrap();
+    }
+    assert!(cluster.checkpoints > 3);
+    for node in cluster.nodes.values() {
+        let status = node.shard_status(shard).unwrap();
+        assert!(status.log_bytes < 6_000 && status.table_bytes < 6_000, "{status:?}");
+    }
+    assert!(value_of(&cluster.answer(leader, shard, get("k3", Consistency::Linearizable))).is_some());
+}
+
+#[test]
+fn what_can_not_be_served_is_refused_with_the_reason() {
+    let mut cluster = Cluster::start(3, 2, &Settings::default());
+    let (shard, leader) = cluster.place(&key("a"));
+    let other = if shard == ShardId(1) { ShardId(2) } else { ShardId(1) };
+    let wrong = cluster.leader(other);
+    let refused = cluster.answer(wrong, other, put(write("a", "1"), Durability::Sync)).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::NotOwner);
+    assert!(refused.row().is_some());
+    let unknown = cluster.answer(leader, ShardId(99), get("a", Consistency::Linearizable)).unwrap_err();
+    assert_eq!(unknown.kind(), ErrorKind::Invalid);
+    let meta = cluster.leader(META_SHARD);
+    let misplaced = cluster.answer(meta, META_SHARD, put(write("a", "1"), Durability::Sync)).unwrap_err();
+    assert_eq!(misplaced.kind(), ErrorKind::NotOwner);
+    cluster.inputs.get_mut(&leader).unwrap().push(Input::DiskFree { bytes: 1 });
+    let full = cluster.answer(leader, shard, put(write("a", "1"), Durability::Sync)).unwrap_err();
+    assert_eq!(full.kind(), ErrorKind::DiskFull);
+}

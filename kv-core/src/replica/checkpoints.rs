@@ -1,0 +1,316 @@
+//! When a checkpoint is made, what it allows to give up, and how the state is loaded.
+//!
+//! Log at or below a checkpoint is given up only after the checkpoint is synced and was read back. Behind it entries are
+//! kept, up to a bound of bytes, for followers that lag; nothing is given up that a replica being sent a snapshot needs next.
+
+use super::{Phase, Replica, context::Context};
+use crate::{
+    checkpoint::job::CheckpointJob,
+    configuration::Configuration,
+    disk::StateStore,
+    io::{Notice, Output},
+    log::record::{Boundary, Install, Record},
+    state::{
+        ShardState,
+        record::{Footer, StateHeader},
+    },
+    types::{Digest, LogIndex, ReplicaId, SessionId},
+};
+
+/// The log above an index is kept for a replica that is being sent a snapshot, for at most so many ticks more.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Floor {
+    index: LogIndex,
+    ticks_left: u64,
+}
+
+/// Where a replica stands with checkpoints.
+#[derive(Debug, Default)]
+pub(super) struct Checkpointing {
+    install: Option<Install>,
+    /// Loads that have not ended; only the last one counts.
+    loads: u32,
+    /// A checkpoint is being written.
+    writing: bool,
+    /// Ticks since the last one.
+    ticks: u64,
+    /// Log bytes applied since the last one.
+    log_bytes: usize,
+    /// Somebody waits for one: a follower, a peer without state, or a segment that the shard pins.
+    wanted: bool,
+    /// The segment that the shard pins is to be freed: entries behind the checkpoint are not kept.
+    pinned: bool,
+    ask_ticks: u64,
+    digest: Option<Digest>,
+}
+
+impl Checkpointing {
+    pub(super) fn new(install: Option<Install>) -> Self {
+        Self { install, ..Self::default() }
+    }
+
+    pub(super) fn applied_bytes(&mut self, bytes: usize) {
+        self.log_bytes += bytes;
+    }
+
+    /// Whether it is time to ask a peer for state: at once, then every `ticks`.
+    pub(super) fn ask_now(&mut self, ticks: u64) -> bool {
+        self.ask_ticks += 1;
+        self.ask_ticks % ticks == 1
+    }
+
+    pub(super) fn digest(&self) -> Option<Digest> {
+        self.digest
+    }
+}
+
+/// What the checkpoint thread says of a replica's whole state.
+#[derive(Debug)]
+pub(crate) struct LoadedState {
+    pub(crate) footer: Footer,
+    pub(crate) sessions: Vec<(SessionId, bytes::Bytes)>,
+    pub(crate) nodes: Vec<(bytes::Bytes, bytes::Bytes)>,
+}
+
+impl Replica {
+    /// Has the state loaded and proven.
+    pub(crate) fn load<S: StateStore>(&mut self, cx: &mut Context<'_, S>) {
+        self.checkpointing.loads += 1;
+        let boundary = self.raft.store().boundary().index;
+        // The initial state stands for the log's beginning: it is of use while all of the log is here.
+        let initial = self.initial.clone().filter(|header| header.index >= boundary);
+        cx.outputs.push(Output::Checkpoint(CheckpointJob::Load {
+            shard: self.shard,
+            replica: self.id,
+            at_least: boundary,
+            install: self.checkpointing.install.clone(),
+            initial,
+        }));
+    }
+
+    /// The state can't be trusted any more: it is loaded again, and the log replayed on it.
+    pub(crate) fn reload<S: StateStore>(&mut self, reason: String, cx: &mut Context<'_, S>) {
+        if self.is_quarantined() {
+            return;
+        }
+        cx.notice(Notice::StateLost { shard: self.shard, reason });
+        self.lose_state();
+        self.load(cx);
+    }
+
+    fn lose_state(&mut self) {
+        self.phase = Phase::Loading;
+        self.checkpointing.writing = false;
+        // The state to come may be older than the one that was this fresh.
+        self.reads.follower.fresh_as_of = None;
+    }
+
+    /// A snapshot takes the state's place: until its files are switched and proven there is none.
+    pub(super) fn begin_install(&mut self, install: Install) {
+        self.lose_state();
+        self.checkpointing.install = Some(install);
+    }
+
+    /// The state is loaded and proven.
+    pub(crate) fn loaded<S: StateStore>(&mut self, loaded: LoadedState, cx: &mut Context<'_, S>) {
+        self.checkpointing.loads = self.checkpointing.loads.saturating_sub(1);
+        if self.checkpointing.loads > 0 || self.is_quarantined() {
+            return;
+        }
+        let LoadedState { footer, sessions, nodes } = loaded;
+        let index = footer.header.index;
+        if index > self.last_index() {
+            return self.quarantine("the checkpoint is ahead of the log: the log has lost entries", cx);
+        }
+        if index < self.raft.store().boundary().index {
+            return self.load_failed("the checkpoint is behind the log's beginning".to_owned(), cx);
+        }
+        let mut header = footer.header.clone();
+        if crate::mutant!("B21") {
+            // The state claims all that was committed, as if it had been applied.
+            header.index = header.index.max(self.commit());
+        }
+        match ShardState::from_header(header, sessions, nodes) {
+            Err(error) => self.load_failed(error.to_string(), cx),
+            Ok(state) => {
+                self.note_checkpoint(&footer);
+                self.checkpointing.log_bytes = 0;
+                self.phase = Phase::Live(Box::new(state));
+                cx.notice(Notice::Verified { shard: self.shard, index });
+            }
+        }
+    }
+
+    /// No checkpoint of use is readable here: the state must come from a peer.
+    pub(crate) fn load_failed<S: StateStore>(&mut self, reason: String, cx: &mut Context<'_, S>) {
+        self.checkpointing.loads = self.checkpointing.loads.saturating_sub(1);
+        if self.checkpointing.loads > 0 || self.is_quarantined() {
+            return;
+        }
+        self.phase = Phase::Stateless;
+        self.checkpointing.ask_ticks = 0;
+        cx.notice(Notice::StateLost { shard: self.shard, reason });
+    }
+
+    /// A checkpoint is synced and was read back: log may be given up.
+    pub(crate) fn checkpoint_durable<S: StateStore>(&mut self, footer: &Footer, cx: &mut Context<'_, S>) {
+        if footer.header.index < self.raft.store().boundary().index {
+            return;
+        }
+        self.note_checkpoint(footer);
+        self.give_up_log(cx);
+    }
+
+    fn note_checkpoint(&mut self, footer: &Footer) {
+        let header = &footer.header;
+        let configuration = configuration_at(header, header.index).unwrap_or(&self.configuration).clone();
+        // A load that took longer than the checkpoint after it tells nothing new.
+        if self.raft.store().checkpoint().is_some_and(|known| known.index > header.index) {
+            return;
+        }
+        self.checkpointing.digest = Some(footer.digest);
+        // Without entries there is nothing that a snapshot could stand for: the initial state has no files.
+        if self.initial.as_ref().is_none_or(|initial| header.index > initial.index) {
+            let boundary = Boundary { index: header.index, term: header.term, configuration };
+            self.raft.mut_store().set_checkpoint(boundary);
+        }
+    }
+
+    /// A checkpoint's records are in the tree.
+    pub(crate) fn checkpoint_inserted(&mut self, index: LogIndex) {
+        self.checkpointing.writing = false;
+        if let Phase::Live(state) = &mut self.phase
+            && state.has_frozen()
+        {
+            state.drop_frozen(index);
+        }
+    }
+
+    /// Each tick, and when something asks for it: begins a checkpoint if one is due.
+    pub(crate) fn checkpoint_if_due<S: StateStore>(&mut self, tick: bool, cx: &mut Context<'_, S>) {
+        self.checkpointing.ticks += u64::from(tick);
+        if tick {
+            self.floors.retain(|_, floor| {
+                floor.ticks_left = floor.ticks_left.saturating_sub(1);
+                floor.ticks_left > 0
+            });
+        }
+        self.checkpointing.wanted |= self.raft.store().take_snapshot_wanted();
+        let settings = cx.settings;
+        let Phase::Live(state) = &mut self.phase else { return };
+        let due = self.checkpointing.wanted
+            || state.active_bytes() >= settings.active_bytes_max / 2
+            || cx.tables_bytes >= settings.tables_bytes_max / 2
+            || self.checkpointing.log_bytes >= settings.kept_bytes_max / 2
+            || self.checkpointing.ticks >= settings.checkpoint_ticks;
+        if !due || !state.is_changed() || state.has_frozen() || self.checkpointing.writing {
+            return;
+        }
+        let (table, header) = state.freeze();
+        let checkpointing = &mut self.checkpointing;
+        (checkpointing.writing, checkpointing.wanted) = (true, false);
+        (checkpointing.ticks, checkpointing.log_bytes) = (0, 0);
+        let (shard, replica) = (self.shard, self.id);
+        cx.outputs.push(Output::Checkpoint(CheckpointJob::Write { shard, replica, table, header }));
+    }
+
+    /// Somebody needs a checkpoint that is newer.
+    pub(crate) fn want_checkpoint(&mut self) {
+        self.checkpointing.wanted = true;
+    }
+
+    /// The shard keeps the log's oldest segment: nothing behind the checkpoint is kept, and a newer one is made.
+    pub(crate) fn unpin<S: StateStore>(&mut self, cx: &mut Context<'_, S>) {
+        self.checkpointing.pinned = true;
+        self.checkpointing.wanted = true;
+        self.give_up_log(cx);
+    }
+
+    /// Gives up entries behind the checkpoint, as far as bounds ask for it and followers allow it.
+    pub(crate) fn give_up_log<S: StateStore>(&mut self, cx: &mut Context<'_, S>) {
+        let Some(checkpoint) = self.raft.store().checkpoint().map(|checkpoint| checkpoint.index) else { return };
+        let kept = cx.settings.kept_bytes_max;
+        let target = if self.checkpointing.pinned {
+            checkpoint
+        } else {
+            self.raft.store().index_with_bytes_above(kept, checkpoint)
+        };
+        let floor = self.floors.values().map(|floor| floor.index).min();
+        let target = floor.map_or(target, |floor| target.min(floor));
+        let current = &self.configuration;
+        let header = match &self.phase {
+            Phase::Live(state) => Some(state.header()),
+            _ => None,
+        };
+        let configuration = header.and_then(|header| configuration_at(header, target)).unwrap_or(current).clone();
+        if let Some(boundary) = self.raft.mut_store().compact(target, || configuration) {
+            self.checkpointing.pinned = false;
+            if let Phase::Live(state) = &mut self.phase {
+                state.forget_configurations_before(boundary.index);
+            }
+            cx.batcher.push(vec![Record::Boundary { shard: self.shard, boundary }]);
+        }
+    }
+
+    /// Keeps the log above an index for a replica that is being sent a snapshot.
+    pub(crate) fn keep_log_for(&mut self, replica: ReplicaId, index: LogIndex, ticks: u64) {
+        self.floors.insert(replica, Floor { index, ticks_left: ticks });
+    }
+
+    /// Tells raft what became of a snapshot that it wanted sent.
+    pub(crate) fn snapshot_sent(&mut self, to: ReplicaId, complete: bool) {
+        if self.is_quarantined() {
+            return;
+        }
+        if !complete {
+            self.floors.remove(&to);
+        }
+        let status = if complete { raft::SnapshotStatus::Finish } else { raft::SnapshotStatus::Failure };
+        self.raft.report_snapshot(to.0, status);
+    }
+
+    /// Drops the floors of replicas that have caught up.
+    pub(crate) fn drop_floors(&mut self) {
+        let prs = self.raft.raft.prs();
+        let leads = self.raft.raft.state == raft::StateRole::Leader;
+        self.floors.retain(|replica, floor| {
+            leads && prs.get(replica.0).is_some_and(|progress| progress.matched < floor.index.0)
+        });
+    }
+
+    /// The place of the newest durable checkpoint.
+    pub(crate) fn checkpoint_index(&self) -> Option<LogIndex> {
+        self.raft.store().checkpoint().map(|checkpoint| checkpoint.index)
+    }
+
+    /// Takes the replica out of service: it answers nobody and acknowledges nothing until the node is started again.
+    pub(crate) fn quarantine<S: StateStore>(&mut self, reason: &str, cx: &mut Context<'_, S>) {
+        if self.is_quarantined() {
+            return;
+        }
+        self.phase = Phase::Quarantined;
+        self.incoming = None;
+        self.flights.clear();
+        self.give_up_proposals(cx);
+        self.reads.start_again();
+        let mut requests = Vec::new();
+        self.reads.retain(|read| {
+            requests.push(read.request);
+            false
+        });
+        requests.extend(std::mem::take(&mut self.proposals.queued).into_iter().map(|queued| queued.waiting.request));
+        for request in requests {
+            let error = self.not_serving();
+            cx.reply(request, Err(error));
+        }
+        for wait in std::mem::take(&mut self.durable_waits) {
+            let error = self.not_serving().with_outcome(crate::error::Outcome::Unknown);
+            cx.reply(wait.request, Err(error));
+        }
+        cx.notice(Notice::Quarantined { shard: self.shard, reason: reason.to_owned() });
+    }
+}
+
+fn configuration_at(header: &StateHeader, index: LogIndex) -> Option<&Configuration> {
+    header.configurations.iter().rev().find(|(from, _)| *from <= index).map(|(_, configuration)| configuration)
+}

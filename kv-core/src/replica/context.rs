@@ -1,0 +1,71 @@
+//! What a replica reaches for during a turn: the time, the settings, and where effects go.
+
+use crate::{
+    disk::StateStore,
+    error::Error,
+    io::{Answer, Notice, Output},
+    message::PeerMessage,
+    node::batcher::Batcher,
+    settings::Settings,
+    shard_map::CheckedMap,
+    types::{NodeId, RequestId, Time},
+};
+
+/// A number that this node never uses twice, over all its starts: the start's own number and a counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Unique {
+    run: u64,
+    count: u64,
+}
+
+impl Unique {
+    pub(crate) fn new(run: u64) -> Self {
+        Self { run, count: 0 }
+    }
+
+    /// The next number. Starts have random numbers of 64 bits, so that what two starts count from them does not meet.
+    pub(crate) fn next_number(&mut self) -> u64 {
+        self.count += 1;
+        self.run.wrapping_add(self.count)
+    }
+
+    /// The next number with the start's own before it.
+    pub(crate) fn next_bytes(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(16);
+        bytes.extend_from_slice(&self.run.to_be_bytes());
+        bytes.extend_from_slice(&self.next_number().to_be_bytes());
+        bytes
+    }
+}
+
+/// The surroundings of one turn.
+pub(crate) struct Context<'a, S> {
+    pub(crate) now: Time,
+    pub(crate) node: NodeId,
+    pub(crate) settings: &'a Settings,
+    pub(crate) store: &'a S,
+    pub(crate) map: &'a CheckedMap,
+    pub(crate) unique: &'a mut Unique,
+    pub(crate) batcher: &'a mut Batcher,
+    pub(crate) outputs: &'a mut Vec<Output>,
+    /// The node refuses client writes: little disk is left.
+    pub(crate) disk_full: bool,
+    /// The node is about to stop, or its log is stalled: it gives leaderships away.
+    pub(crate) leaving: bool,
+    /// Bytes of the tables of all shards, as of the start of the turn.
+    pub(crate) tables_bytes: usize,
+}
+
+impl<S: StateStore> Context<'_, S> {
+    pub(crate) fn send(&mut self, to: NodeId, message: PeerMessage) {
+        self.outputs.push(Output::Send { to, message });
+    }
+
+    pub(crate) fn reply(&mut self, request: RequestId, result: Result<Answer, Error>) {
+        self.outputs.push(Output::Reply { request, result });
+    }
+
+    pub(crate) fn notice(&mut self, notice: Notice) {
+        self.outputs.push(Output::Notice(notice));
+    }
+}

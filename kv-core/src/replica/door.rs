@@ -1,0 +1,195 @@
+//! A client's request at the door of its shard: refused at once with the reason, or queued.
+
+use super::{
+    Phase, Replica,
+    context::Context,
+    proposals::{Queued, Waiting, check_async},
+    reads::{Read, Waiter},
+};
+use crate::{
+    command::{Command, Write},
+    disk::StateStore,
+    error::{Error, ErrorKind},
+    io::{Consistency, Durability, Operation, Request},
+    shard_map::ShardRow,
+    state::ShardState,
+    types::{Epoch, Key, NodeId},
+};
+
+/// How long a client should wait before it asks a shard without a leader again, in milliseconds.
+const NO_LEADER_RETRY_MS: u64 = 50;
+
+impl Replica {
+    /// Takes a request; answers it now, or later, exactly once.
+    pub(crate) fn request<S: StateStore>(&mut self, request: Request, default: Durability, cx: &mut Context<'_, S>) {
+        if self.proposals.len() + self.reads.len() + self.durable_waits.len() >= cx.settings.waiting_requests_max {
+            let error = Error::overloaded("too many requests wait for this shard", 50);
+            return cx.reply(request.id, Err(error));
+        }
+        let refusal = match &request.operation {
+            Operation::Get { consistency: Consistency::Linearizable, .. } => self.check_leading(cx).err(),
+            Operation::Get { .. } | Operation::WaitDurable { .. } => {
+                if self.is_quarantined() {
+                    Some(self.not_serving())
+                } else {
+                    None
+                }
+            }
+            Operation::Write { write, durability } => {
+                self.check_write(write, durability.unwrap_or(default), request.epoch, cx).err()
+            }
+            Operation::OpenSession => self.check_leading(cx).and_then(|()| Self::check_room(cx)).err(),
+            Operation::TransferLeader { .. } => None,
+        };
+        if let Some(error) = refusal {
+            return cx.reply(request.id, Err(error));
+        }
+        let waiting = Waiting { request: request.id, deadline: request.deadline, answered: false };
+        match request.operation {
+            Operation::Get { key, consistency } => {
+                let Request { id, epoch, deadline, .. } = request;
+                self.queue_read(Read { request: id, key, epoch, consistency, deadline }, cx);
+            }
+            Operation::Write { write, durability } => {
+                let durability = durability.unwrap_or(default);
+                self.proposals.queued.push(Queued { waiting, command: Command::Write(write), durability });
+            }
+            Operation::OpenSession => {
+                let command = Command::OpenSession;
+                self.proposals.queued.push(Queued { waiting, command, durability: Durability::Sync });
+            }
+            Operation::WaitDurable { token } => {
+                let wait = super::DurableWait { request: request.id, token, deadline: request.deadline };
+                self.durable_waits.push(wait);
+                self.answer_durable_waits(cx);
+            }
+            Operation::TransferLeader { to } => self.hand_to(request.id, to, cx),
+        }
+    }
+
+    /// Queues a command of the node's own; nobody waits for it.
+    pub(crate) fn queue_own(&mut self, command: Command, now: crate::types::Time) {
+        let waiting = Waiting { request: crate::types::RequestId(0), deadline: now, answered: true };
+        self.proposals.queued.push(Queued { waiting, command, durability: Durability::Sync });
+    }
+
+    fn queue_read<S: StateStore>(&mut self, read: Read, cx: &mut Context<'_, S>) {
+        if let Some(age) = self.age_if_fresh(read.consistency, cx) {
+            if let Err(error) = self.answer_read(&read, age, cx) {
+                let refusal = self.not_serving();
+                cx.reply(read.request, Err(refusal));
+                self.reload(error.0, cx);
+            }
+            return;
+        }
+        // A leader proves itself for a bounded read as for a linearizable one: it has nobody else to ask.
+        if self.leads() || read.consistency == Consistency::Linearizable {
+            self.reads.waiting.push(Waiter::Read(read));
+        } else {
+            self.reads.follower.waiting.push(read);
+        }
+    }
+
+    /// Proposes and asks for all that was queued in this turn.
+    pub(crate) fn flush<S: StateStore>(&mut self, cx: &mut Context<'_, S>) {
+        if self.is_quarantined() {
+            return;
+        }
+        self.propose_queued(cx);
+        self.ask_round(cx);
+        self.ask_probe(cx, false);
+    }
+
+    fn check_write<S: StateStore>(
+        &self,
+        write: &Write,
+        durability: Durability,
+        epoch: Option<Epoch>,
+        cx: &Context<'_, S>,
+    ) -> Result<(), Error> {
+        if durability == Durability::Async {
+            check_async(write)?;
+        }
+        self.check_leading(cx)?;
+        Self::check_room(cx)?;
+        match self.state() {
+            Some(state) => self.check_row(state, epoch, &write.key, cx),
+            None => Err(self.not_serving()),
+        }
+    }
+
+    fn check_room<S: StateStore>(cx: &Context<'_, S>) -> Result<(), Error> {
+        if cx.disk_full {
+            return Err(Error::not_applied(
+                ErrorKind::DiskFull,
+                "the node's disk is nearly full: it takes no writes until space is freed",
+            )
+            .with(|detail| detail.retry_after_ms = Some(1_000)));
+        }
+        if cx.tables_bytes >= cx.settings.tables_bytes_max {
+            return Err(Error::overloaded("the node waits for checkpoints to free its tables", 100));
+        }
+        if cx.leaving {
+            return Err(Error::not_applied(ErrorKind::NoQuorum, "the node is handing its leaderships over")
+                .with(|detail| detail.retry_after_ms = Some(NO_LEADER_RETRY_MS)));
+        }
+        Ok(())
+    }
+
+    fn check_leading<S: StateStore>(&self, cx: &Context<'_, S>) -> Result<(), Error> {
+        if self.is_quarantined() || (self.leads() && self.state().is_none()) {
+            return Err(self.not_serving());
+        }
+        if self.leads() { Ok(()) } else { Err(self.not_leading(cx)) }
+    }
+
+    /// Arc and epoch against the replicated state.
+    pub(super) fn check_row<S: StateStore>(
+        &self,
+        state: &ShardState,
+        epoch: Option<Epoch>,
+        key: &Key,
+        cx: &Context<'_, S>,
+    ) -> Result<(), Error> {
+        let (row, leader) = self.hint(cx);
+        if epoch.is_some_and(|epoch| epoch != state.epoch()) {
+            return Err(Error::not_applied(
+                ErrorKind::StaleEpoch,
+                "the shard's row has changed since the map was made",
+            )
+            .with(|detail| (detail.row, detail.leader) = (row, leader)));
+        }
+        if !state.owns(key) {
+            return Err(Error::not_applied(ErrorKind::NotOwner, "the key is not in this shard's arc")
+                .with(|detail| (detail.row, detail.leader) = (row, leader)));
+        }
+        Ok(())
+    }
+
+    /// The row and the leader that a refusal carries.
+    pub(super) fn hint<S: StateStore>(&self, cx: &Context<'_, S>) -> (Option<ShardRow>, Option<NodeId>) {
+        (cx.map.row(self.shard).cloned(), self.leader())
+    }
+
+    pub(super) fn not_leading<S: StateStore>(&self, cx: &Context<'_, S>) -> Error {
+        let (row, leader) = self.hint(cx);
+        let error = match leader.filter(|leader| *leader != cx.node) {
+            Some(leader) => {
+                Error::not_applied(ErrorKind::NotOwner, format!("node {leader} leads shard {}", self.shard))
+            }
+            None => Error::not_applied(ErrorKind::NoQuorum, format!("shard {} has no leader now", self.shard))
+                .with(|detail| detail.retry_after_ms = Some(NO_LEADER_RETRY_MS)),
+        };
+        error.with(|detail| (detail.row, detail.leader) = (row, leader))
+    }
+
+    /// Why the replica does not serve although it stands here.
+    pub(super) fn not_serving(&self) -> Error {
+        let (kind, message) = match self.phase {
+            Phase::Quarantined => (ErrorKind::Corrupt, "the replica was taken out of service; see the node's log"),
+            Phase::Stateless => (ErrorKind::NoQuorum, "the replica waits for its state from a peer"),
+            Phase::Loading | Phase::Live(_) => (ErrorKind::NoQuorum, "the replica is proving its state"),
+        };
+        Error::not_applied(kind, message).with(|detail| detail.retry_after_ms = Some(NO_LEADER_RETRY_MS))
+    }
+}

@@ -1,0 +1,333 @@
+//! Taking a checkpoint over from another replica.
+//!
+//! Files are fetched piece by piece into a staging directory and verified there; only then does raft see MsgSnapshot. What
+//! raft makes of it decides: if a Ready brings the snapshot, one block holds the install and everything with it, and once
+//! that is synced the files are switched; if none does, staging is thrown away. From the step until the block is synced the
+//! replica must not campaign, since raft would look for entries that are gone.
+//!
+//! A replica whose own checkpoint can't be read fetches one in the same way, without raft: its log goes on from there.
+
+use std::collections::VecDeque;
+
+use super::{Phase, Replica, context::Context, convert::message_to_raft, validate::Verdict};
+use crate::{
+    checkpoint::job::{CheckpointJob, MANIFEST_FILES_MAX, Manifest},
+    configuration::Configuration,
+    disk::StateStore,
+    io::{Notice, Output},
+    log::record::{Install, StagingId},
+    message::{PeerMessage, RaftMessage, SnapshotMark},
+    state::record::StateHeader,
+    types::{Digest, LogIndex, NodeId},
+};
+
+/// Ticks without a piece after which it is asked for again.
+const ASK_AGAIN_TICKS: u64 = 20;
+/// Ticks without progress after which a stream is given up.
+const QUIET_TICKS_MAX: u64 = 400;
+
+/// A stream on its way in. At most one per replica.
+#[derive(Debug)]
+pub(super) struct Incoming {
+    from: NodeId,
+    stream: u64,
+    manifest: Manifest,
+    staging: StagingId,
+    /// Raft's message; `None` for a replica that lost its own checkpoint.
+    message: Option<RaftMessage>,
+    step: Step,
+    quiet_ticks: u64,
+    ticks: u64,
+}
+
+#[derive(Debug)]
+enum Step {
+    /// The checkpoint thread makes the directory.
+    Staging,
+    /// Pieces are fetched, one at a time.
+    Fetching { lacking: VecDeque<u32>, offset: u64, writing: bool },
+    /// The checkpoint thread syncs and verifies.
+    Verifying,
+    /// Raft has seen the snapshot; the next Ready tells what it made of it.
+    Stepped,
+    /// The block with the install is on its way to the disk.
+    Installing,
+}
+
+impl Replica {
+    /// Whether the replica is between the step of a snapshot and the sync of its install.
+    pub(super) fn is_installing(&self) -> bool {
+        self.incoming.as_ref().is_some_and(|incoming| matches!(incoming.step, Step::Stepped | Step::Installing))
+    }
+
+    /// A peer offers a checkpoint.
+    pub(crate) fn offered<S: StateStore>(
+        &mut self,
+        from: NodeId,
+        stream: u64,
+        manifest: Manifest,
+        message: Option<RaftMessage>,
+        cx: &mut Context<'_, S>,
+    ) {
+        if self.is_quarantined() {
+            return;
+        }
+        if let Err(reason) = self.check_offer(from, &manifest, message.as_ref()) {
+            cx.notice(Notice::Refused { from, reason: format!("shard {}: {reason}", self.shard) });
+            return self.end_stream(from, stream, false, cx);
+        }
+        if self.is_installing() {
+            return self.end_stream(from, stream, false, cx);
+        }
+        let staging = manifest.staging();
+        if let Some(old) = &mut self.incoming {
+            if old.staging == staging {
+                // The same files again, from the same sender or another: go on where we are.
+                (old.from, old.stream, old.message) = (from, stream, message);
+                old.quiet_ticks = 0;
+                return self.want(cx);
+            }
+            self.drop_incoming(false, cx);
+        }
+        cx.outputs.push(Output::Checkpoint(CheckpointJob::Stage { replica: self.id, manifest: manifest.clone() }));
+        let step = Step::Staging;
+        self.incoming = Some(Incoming { from, stream, manifest, staging, message, step, quiet_ticks: 0, ticks: 0 });
+    }
+
+    fn check_offer(
+        &self,
+        from: NodeId,
+        manifest: &Manifest,
+        message: Option<&RaftMessage>,
+    ) -> Result<(), &'static str> {
+        if manifest.files.is_empty() || manifest.files.len() > MANIFEST_FILES_MAX {
+            return Err("an offer of no files, or of too many");
+        }
+        let plain = |name: &str| {
+            !name.is_empty()
+                && name.len() <= 64
+                && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+        };
+        if !manifest.files.iter().all(|file| plain(&file.name)) {
+            return Err("an offer of a file whose name is none of ours");
+        }
+        let Some(message) = message else {
+            let wanted = matches!(self.phase, Phase::Stateless) && self.replica_on(from).is_some();
+            return if wanted { Ok(()) } else { Err("an offer that was not asked for") };
+        };
+        if let Verdict::Refuse(reason) | Verdict::Quarantine(reason) = self.judge(from, message) {
+            return Err(reason);
+        }
+        let mark = message.snapshot.as_ref();
+        if !mark.is_some_and(|mark| mark.index == manifest.index && mark.term == manifest.term) {
+            return Err("an offer whose files and message differ");
+        }
+        if message.term < self.term() {
+            return Err("an offer of a leader of the past");
+        }
+        Ok(())
+    }
+
+    /// Staging is ready: these files are lacking.
+    pub(crate) fn staged<S: StateStore>(&mut self, staging: StagingId, lacking: &[u32], cx: &mut Context<'_, S>) {
+        let Some(incoming) = self.incoming_at(staging) else { return };
+        if matches!(incoming.step, Step::Staging) {
+            incoming.quiet_ticks = 0;
+            incoming.step = Step::Fetching { lacking: lacking.iter().copied().collect(), offset: 0, writing: false };
+            self.want(cx);
+        }
+    }
+
+    /// A piece came.
+    pub(crate) fn chunk<S: StateStore>(
+        &mut self,
+        (from, stream): (NodeId, u64),
+        file: u32,
+        offset: u64,
+        bytes: bytes::Bytes,
+        cx: &mut Context<'_, S>,
+    ) {
+        let replica = self.id;
+        let Some(incoming) = &mut self.incoming else { return };
+        if (incoming.from, incoming.stream) != (from, stream) {
+            return;
+        }
+        let staging = incoming.staging;
+        let Step::Fetching { lacking, offset: expected, writing } = &mut incoming.step else { return };
+        if *writing || lacking.front() != Some(&file) || *expected != offset {
+            return;
+        }
+        if bytes.is_empty() {
+            return self.drop_incoming(false, cx);
+        }
+        *writing = true;
+        incoming.quiet_ticks = 0;
+        cx.outputs.push(Output::Checkpoint(CheckpointJob::WritePiece { replica, staging, file, offset, bytes }));
+    }
+
+    /// A piece is in staging.
+    pub(crate) fn piece_written<S: StateStore>(
+        &mut self,
+        staging: StagingId,
+        file: u32,
+        next_offset: u64,
+        cx: &mut Context<'_, S>,
+    ) {
+        let Some(incoming) = self.incoming_at(staging) else { return };
+        let bytes = incoming.manifest.files.get(file as usize).map_or(0, |file| file.bytes);
+        let Step::Fetching { lacking, offset, writing } = &mut incoming.step else { return };
+        if lacking.front() != Some(&file) {
+            return;
+        }
+        *writing = false;
+        *offset = next_offset;
+        if next_offset >= bytes {
+            lacking.pop_front();
+            *offset = 0;
+        }
+        self.want(cx);
+    }
+
+    /// Asks for the next piece, or has everything verified.
+    fn want<S: StateStore>(&mut self, cx: &mut Context<'_, S>) {
+        let Some(incoming) = &mut self.incoming else { return };
+        let Step::Fetching { lacking, offset, writing: false } = &incoming.step else { return };
+        match lacking.front() {
+            Some(file) => {
+                let (stream, file, offset) = (incoming.stream, *file, *offset);
+                cx.send(incoming.from, PeerMessage::SnapshotWant { shard: self.shard, stream, file, offset });
+            }
+            None => {
+                incoming.step = Step::Verifying;
+                let job = CheckpointJob::Verify { replica: self.id, staging: incoming.staging };
+                cx.outputs.push(Output::Checkpoint(job));
+            }
+        }
+    }
+
+    /// Staging holds what the manifest says: now raft, or a replica without state, may have it.
+    pub(crate) fn verified<S: StateStore>(
+        &mut self,
+        staging: StagingId,
+        header: &StateHeader,
+        cx: &mut Context<'_, S>,
+    ) {
+        let installing = self.is_installing();
+        let Some(incoming) = self.incoming_at(staging) else { return };
+        let configuration = header.configurations.last().map(|(_, configuration)| configuration.clone());
+        let (Some(configuration), true) = (
+            configuration.filter(|_| matches!(incoming.step, Step::Verifying) && !installing),
+            header.index == incoming.manifest.index && header.term == incoming.manifest.term,
+        ) else {
+            return self.drop_incoming(false, cx);
+        };
+        match &mut incoming.message {
+            Some(message) => {
+                let (index, term) = (header.index, header.term);
+                message.snapshot = Some(SnapshotMark { index, term, configuration });
+                let message = message_to_raft(message);
+                incoming.step = Step::Stepped;
+                let _ = self.raft.step(message);
+            }
+            None => self.take_state(configuration, cx),
+        }
+    }
+
+    /// After the Readies of a turn: a snapshot that showed in none was not taken.
+    pub(crate) fn settle_incoming<S: StateStore>(&mut self, cx: &mut Context<'_, S>) {
+        if self.incoming.as_ref().is_some_and(|incoming| matches!(incoming.step, Step::Stepped)) {
+            // Raft had no need of it: the log went on meanwhile. That is a success for the sender.
+            self.drop_incoming(true, cx);
+        }
+    }
+
+    /// Raft took the snapshot at this index: what its install names.
+    pub(super) fn accept_staging(&mut self, index: LogIndex) -> (StagingId, Digest, Configuration) {
+        let incoming = self.incoming.as_mut().expect("raft takes only the snapshot that was stepped from staging");
+        assert_eq!(incoming.manifest.index, index, "the snapshot taken is the one that was staged");
+        incoming.step = Step::Installing;
+        let mark = incoming.message.as_ref().and_then(|message| message.snapshot.as_ref());
+        let configuration = mark.map(|mark| mark.configuration.clone()).unwrap_or_default();
+        (incoming.staging, incoming.manifest.digest, configuration)
+    }
+
+    /// The block with the install is synced: the files may be switched.
+    pub(super) fn install_synced<S: StateStore>(&mut self, cx: &mut Context<'_, S>) {
+        if let Some(incoming) = self.incoming.take() {
+            self.end_stream(incoming.from, incoming.stream, true, cx);
+        }
+        self.load(cx);
+    }
+
+    /// A replica without state takes over a checkpoint that its own log goes on from.
+    fn take_state<S: StateStore>(&mut self, configuration: Configuration, cx: &mut Context<'_, S>) {
+        let Some(incoming) = &self.incoming else { return };
+        let (index, term) = (incoming.manifest.index, incoming.manifest.term);
+        let fits = matches!(self.phase, Phase::Stateless)
+            && self.raft.store().boundary().index <= index
+            && index <= self.handed_out
+            && self.raft.store().term_at(index) == Some(term);
+        if !fits {
+            return self.drop_incoming(false, cx);
+        }
+        let install =
+            Install { index, term, configuration, staging: incoming.staging, digest: incoming.manifest.digest };
+        self.end_stream(incoming.from, incoming.stream, true, cx);
+        self.incoming = None;
+        self.begin_install(install);
+        self.load(cx);
+    }
+
+    /// Staging can't be made or is not what it should be.
+    pub(crate) fn stage_failed<S: StateStore>(&mut self, staging: StagingId, cx: &mut Context<'_, S>) {
+        if self.incoming_at(staging).is_some() && !self.is_installing() {
+            self.drop_incoming(false, cx);
+        }
+    }
+
+    /// Each tick: asks again for what does not come, and for a checkpoint if there is none.
+    pub(super) fn tick_incoming<S: StateStore>(&mut self, cx: &mut Context<'_, S>) {
+        let Some(incoming) = &mut self.incoming else {
+            return self.ask_for_state(cx);
+        };
+        incoming.quiet_ticks += 1;
+        incoming.ticks += 1;
+        if matches!(incoming.step, Step::Stepped | Step::Installing) {
+            return;
+        }
+        if incoming.quiet_ticks > QUIET_TICKS_MAX || incoming.ticks > cx.settings.stream_ticks_max {
+            return self.drop_incoming(false, cx);
+        }
+        if incoming.quiet_ticks % ASK_AGAIN_TICKS == 0 {
+            self.want(cx);
+        }
+    }
+
+    fn ask_for_state<S: StateStore>(&mut self, cx: &mut Context<'_, S>) {
+        if !matches!(self.phase, Phase::Stateless) || !self.checkpointing.ask_now(ASK_AGAIN_TICKS) {
+            return;
+        }
+        let others: Vec<NodeId> = self.configuration.nodes.values().copied().filter(|node| *node != cx.node).collect();
+        // One after the other: the one asked last may be without state itself.
+        let turn = usize::try_from(cx.unique.next_number() % others.len().max(1) as u64).unwrap_or(0);
+        if let Some(to) = others.get(turn) {
+            let (at_least, at_most) = (self.raft.store().boundary().index, self.handed_out);
+            cx.send(*to, PeerMessage::StateAsk { shard: self.shard, at_least, at_most });
+        }
+    }
+
+    fn incoming_at(&mut self, staging: StagingId) -> Option<&mut Incoming> {
+        self.incoming.as_mut().filter(|incoming| incoming.staging == staging)
+    }
+
+    fn drop_incoming<S: StateStore>(&mut self, complete: bool, cx: &mut Context<'_, S>) {
+        let Some(incoming) = self.incoming.take() else { return };
+        let job = CheckpointJob::Discard { replica: self.id, staging: incoming.staging };
+        cx.outputs.push(Output::Checkpoint(job));
+        self.end_stream(incoming.from, incoming.stream, complete, cx);
+    }
+
+    fn end_stream<S: StateStore>(&self, to: NodeId, stream: u64, complete: bool, cx: &mut Context<'_, S>) {
+        cx.send(to, PeerMessage::SnapshotEnd { shard: self.shard, stream, complete });
+    }
+}

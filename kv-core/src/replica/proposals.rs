@@ -1,0 +1,289 @@
+//! Writes on their way into the log, and the books that say which of them may be acknowledged early.
+//!
+//! All commands of a turn go as one message of entries of at most 1 MiB or one command. Those who wait are kept by the
+//! entry's index and answered when it is applied: with the outcome if the term is the one in which it was proposed, as not
+//! applied if an entry of another term was decided in its place. When the leadership is lost what is not applied is unknown:
+//! it may have reached another replica, and even an entry that is overwritten here may be decided elsewhere.
+//!
+//! An async write is acknowledged early only if it is certain to take effect once its entry commits; otherwise it waits as a
+//! sync write does.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use raft::eraftpb;
+
+use super::{Replica, context::Context};
+use crate::{
+    command::{Command, Condition, SessionStamp, Write, encode_batch, encoded_bytes_about},
+    disk::StateStore,
+    error::{Error, ErrorKind},
+    io::{Answer, Durability},
+    state::{ShardState, sessions},
+    types::{LogIndex, RequestId, Sequence, SessionId, Term, Time, Token},
+};
+
+/// Most bytes of commands in one entry, unless a single command is larger.
+const ENTRY_BYTES_MAX: usize = 1024 * 1024;
+
+/// A command that waits to be proposed, or for its entry to be applied.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) request: RequestId,
+    pub(super) deadline: Time,
+    /// Already answered: as async, or because its deadline passed.
+    pub(super) answered: bool,
+}
+
+/// A command of this turn.
+#[derive(Debug)]
+pub(super) struct Queued {
+    pub(super) waiting: Waiting,
+    pub(super) command: Command,
+    pub(super) durability: Durability,
+}
+
+/// An entry of this leader's that is not applied yet.
+#[derive(Debug)]
+pub(super) struct Proposed {
+    pub(super) term: Term,
+    pub(super) waiting: Vec<Waiting>,
+    /// What it holds for the books.
+    notes: Notes,
+}
+
+#[derive(Debug, Default)]
+struct Notes {
+    stamps: Vec<SessionStamp>,
+    session_bytes: usize,
+    sessions: usize,
+    /// Of the writes in it that were acknowledged early.
+    early_commands: usize,
+    early_bytes: usize,
+    early_at: Option<Time>,
+}
+
+/// The writes of one replica that are not applied yet.
+#[derive(Debug, Default)]
+pub(super) struct Proposals {
+    /// Of this turn, or waiting for a hand-over to end.
+    pub(super) queued: Vec<Queued>,
+    /// By the index of their entry.
+    pub(super) proposed: BTreeMap<LogIndex, Proposed>,
+    /// The last index with a write that this leader acknowledged early.
+    acknowledged: LogIndex,
+    early_commands: usize,
+    early_bytes: usize,
+    session_bytes: usize,
+    sessions: usize,
+    /// Unapplied sequences and the highest floor of each session.
+    open: BTreeMap<SessionId, (BTreeSet<Sequence>, Sequence)>,
+}
+
+impl Proposals {
+    /// How many clients wait.
+    pub(super) fn len(&self) -> usize {
+        self.queued.len() + self.proposed.values().map(|proposed| proposed.waiting.len()).sum::<usize>()
+    }
+
+    /// The last index that holds a write acknowledged early: reads wait for it, so that callers read their own.
+    pub(super) fn acknowledged_up_to(&self) -> LogIndex {
+        self.acknowledged
+    }
+
+    /// Whether writes acknowledged early are still undecided.
+    pub(super) fn has_undecided(&self) -> bool {
+        self.early_commands > 0
+    }
+
+    /// Takes a command of the entry at `index` into the books.
+    fn add(&mut self, index: LogIndex, command: &Command, early: Option<Time>, notes: &mut Notes) {
+        let session_bytes = sessions::session_bytes_added_max(command);
+        let sessions = usize::from(*command == Command::OpenSession);
+        self.session_bytes += session_bytes;
+        self.sessions += sessions;
+        notes.session_bytes += session_bytes;
+        notes.sessions += sessions;
+        if let Command::Write(Write { session: Some(stamp), .. }) = command {
+            let (open, floor) = self.open.entry(stamp.session).or_default();
+            // The same sequence may stand in two entries; only the first is a new one, and it alone is taken out again.
+            if open.insert(stamp.sequence) {
+                notes.stamps.push(*stamp);
+            }
+            *floor = (*floor).max(stamp.floor);
+        }
+        if let Some(now) = early {
+            let bytes = encoded_bytes_about(command);
+            self.early_commands += 1;
+            self.early_bytes += bytes;
+            notes.early_commands += 1;
+            notes.early_bytes += bytes;
+            notes.early_at = notes.early_at.or(Some(now));
+            self.acknowledged = index;
+        }
+    }
+
+    /// Takes the entry at an index out of the books.
+    pub(super) fn take(&mut self, index: LogIndex) -> Option<Proposed> {
+        let proposed = self.proposed.remove(&index)?;
+        let notes = &proposed.notes;
+        self.early_commands -= notes.early_commands;
+        self.early_bytes -= notes.early_bytes;
+        self.session_bytes -= notes.session_bytes;
+        self.sessions -= notes.sessions;
+        for stamp in &notes.stamps {
+            if let Some((open, _)) = self.open.get_mut(&stamp.session) {
+                open.remove(&stamp.sequence);
+                if open.is_empty() {
+                    self.open.remove(&stamp.session);
+                }
+            }
+        }
+        Some(proposed)
+    }
+
+    /// Takes all entries out of the books: the leadership is lost.
+    pub(super) fn take_all(&mut self) -> Vec<Waiting> {
+        let proposed = std::mem::take(&mut self.proposed);
+        let queued = std::mem::take(&mut self.queued);
+        *self = Self { queued, ..Self::default() };
+        proposed.into_values().flat_map(|proposed| proposed.waiting).collect()
+    }
+
+    fn oldest_early(&self) -> Option<Time> {
+        self.proposed.values().find_map(|proposed| proposed.notes.early_at)
+    }
+
+    /// Whether a write with this stamp is certain to be neither refused nor answered from memory once all before it are
+    /// applied.
+    fn stamp_is_certain(&self, state: &ShardState, stamp: SessionStamp) -> bool {
+        let Some(session) = state.session(stamp.session) else { return false };
+        if session.has_applied(stamp.sequence) || stamp.sequence < session.floor() || stamp.sequence < stamp.floor {
+            return false;
+        }
+        let unapplied = self.open.get(&stamp.session);
+        let (open, floor) = unapplied.map_or((0, Sequence(0)), |(open, floor)| (open.len(), *floor));
+        let twice = unapplied.is_some_and(|(open, _)| open.contains(&stamp.sequence));
+        !twice && stamp.sequence >= floor && session.open() + open < sessions::SESSION_OPEN_MAX
+    }
+}
+
+impl Replica {
+    /// Proposes what was queued, unless a hand-over of the leadership is under way.
+    pub(super) fn propose_queued<S: StateStore>(&mut self, cx: &mut Context<'_, S>) {
+        if self.proposals.queued.is_empty() || self.raft.raft.lead_transferee.is_some() {
+            return;
+        }
+        let queued = std::mem::take(&mut self.proposals.queued);
+        if !self.leads() {
+            for queued in queued {
+                let error = self.not_leading(cx);
+                cx.reply(queued.waiting.request, Err(error));
+            }
+            return;
+        }
+        let mut groups: Vec<Vec<Queued>> = Vec::new();
+        let mut bytes = 0;
+        for one in queued {
+            let more = encoded_bytes_about(&one.command);
+            if groups.is_empty() || bytes + more > ENTRY_BYTES_MAX {
+                groups.push(Vec::new());
+                bytes = 0;
+            }
+            bytes += more;
+            groups.last_mut().expect("a group is open").push(one);
+        }
+        for group in groups {
+            self.propose_group(group, cx);
+        }
+    }
+
+    fn propose_group<S: StateStore>(&mut self, group: Vec<Queued>, cx: &mut Context<'_, S>) {
+        let (waiting, commands): (Vec<_>, Vec<_>) =
+            group.into_iter().map(|queued| ((queued.waiting, queued.durability), queued.command)).unzip();
+        let entry = eraftpb::Entry { data: encode_batch(&commands), ..Default::default() };
+        let mut message = eraftpb::Message { from: self.id.0, ..Default::default() };
+        message.set_msg_type(eraftpb::MessageType::MsgPropose);
+        message.set_entries(vec![entry].into());
+        let index = self.last_index().next();
+        if self.raft.step(message).is_err() {
+            for (waiting, _) in waiting {
+                let error = Error::overloaded("the shard has too much that is proposed but not yet committed", 20);
+                cx.reply(waiting.request, Err(error));
+            }
+            return;
+        }
+        debug_assert_eq!(self.last_index(), index, "a leader appends what is proposed");
+        let term = self.term();
+        let mut notes = Notes::default();
+        let mut kept = Vec::with_capacity(waiting.len());
+        for ((mut waiting, durability), command) in waiting.into_iter().zip(&commands) {
+            let early = durability == Durability::Async && self.may_acknowledge_early(command, cx);
+            if early {
+                waiting.answered = true;
+                let token = Token { shard: self.shard, term, index };
+                cx.reply(waiting.request, Ok(Answer::Accepted { token }));
+            }
+            self.proposals.add(index, command, early.then_some(cx.now), &mut notes);
+            kept.push(waiting);
+        }
+        self.proposals.proposed.insert(index, Proposed { term, waiting: kept, notes });
+    }
+
+    /// Whether a write may be acknowledged before its entry is decided: only if the entry's commit is all that it needs. The
+    /// books hold everything of this leader's that is not applied, the commands before it in its own entry included.
+    fn may_acknowledge_early<S: StateStore>(&self, command: &Command, cx: &Context<'_, S>) -> bool {
+        let (Some(state), Command::Write(write)) = (self.state(), command) else { return false };
+        // All that is unapplied is this leader's own, hence in the books.
+        if state.applied().1 != self.term() || !state.owns(&write.key) {
+            return false;
+        }
+        let (books, settings) = (&self.proposals, cx.settings);
+        let within = books.early_commands < settings.async_commands_max
+            && books.early_bytes + encoded_bytes_about(command) <= settings.async_bytes_max
+            && books.oldest_early().is_none_or(|oldest| cx.now.micros_since(oldest) <= settings.async_micros_max);
+        if !within {
+            return false;
+        }
+        let Some(stamp) = write.session else { return true };
+        // No session may be evicted by what is applied before this write, or it could find its own gone.
+        let bytes = state.sessions_bytes() + books.session_bytes + sessions::session_bytes_added_max(command);
+        let sessions = state.sessions_count() + books.sessions;
+        bytes <= sessions::SESSION_BYTES_MAX
+            && sessions <= sessions::SESSIONS_MAX
+            && books.stamp_is_certain(state, stamp)
+    }
+
+    /// The leadership is lost: what is not applied may still be decided.
+    pub(super) fn give_up_proposals<S: StateStore>(&mut self, cx: &mut Context<'_, S>) {
+        for waiting in self.proposals.take_all() {
+            if !waiting.answered {
+                let message = "the leader lost its leadership before the write was decided";
+                let error = if crate::mutant!("B29") {
+                    Error::not_applied(ErrorKind::NotOwner, message)
+                } else {
+                    Error::unknown(ErrorKind::NotOwner, message)
+                };
+                let (row, leader) = self.hint(cx);
+                cx.reply(waiting.request, Err(error.with(|detail| (detail.row, detail.leader) = (row, leader))));
+            }
+        }
+    }
+}
+
+/// Refuses what can't be async. Anything else is for the books to decide.
+///
+/// # Errors
+/// `Invalid` if the write has a condition or asks for the previous entry.
+pub(super) fn check_async(write: &Write) -> Result<(), Error> {
+    if write.condition != Condition::Always {
+        return Err(Error::invalid(
+            "an async write can't have a condition: whether it holds is known only when it is decided",
+        ));
+    }
+    if write.return_previous {
+        return Err(Error::invalid(
+            "an async write can't return the previous entry: it is known only when it is decided",
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,97 @@
+//! What a peer's message must be before raft sees it.
+//!
+//! raft stops the process on a message that no honest peer sends (a commit index beyond the log, a conflict below it). Such
+//! a message is refused and counted here; one that proves that the logs have parted takes the replica out of service. Kinds
+//! that are local to a process have no form in [`RaftMessage`] at all.
+
+use super::Replica;
+use crate::{
+    log::record::EntryKind,
+    message::{RaftMessage, RaftMessageKind},
+    types::{LogIndex, NodeId, ReplicaId},
+};
+
+/// What to do with a message from a peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Raft may see it.
+    Step,
+    /// Not in order, or not now: it is dropped without a word, as a network would.
+    Drop,
+    /// No honest peer sends it.
+    Refuse(&'static str),
+    /// It proves that this replica's log is not the group's.
+    Quarantine(&'static str),
+}
+
+impl Replica {
+    /// Judges a message that came from this node.
+    pub(super) fn judge(&self, from: NodeId, message: &RaftMessage) -> Verdict {
+        if message.to != self.id {
+            return Verdict::Refuse("it is for another replica");
+        }
+        if self.node_of(message.from) != Some(from) {
+            return Verdict::Refuse("its sender is not the group's replica on that node");
+        }
+        if message.term.0 == 0 {
+            return Verdict::Refuse("it has no term");
+        }
+        if message.snapshot.is_some() != (message.kind == RaftMessageKind::Snapshot) {
+            return Verdict::Refuse("a snapshot's mark comes with a snapshot, and only with one");
+        }
+        if message.request_snapshot != LogIndex(0) {
+            return Verdict::Refuse("no replica of ours asks raft for a snapshot");
+        }
+        match message.kind {
+            RaftMessageKind::Append => self.judge_append(message),
+            RaftMessageKind::Heartbeat if message.commit > self.last_index() => {
+                if message.term.0 < self.raft.raft.term {
+                    // Of an old leader: raft answers it with the newer term and looks no further.
+                    return Verdict::Step;
+                }
+                Verdict::Refuse("a heartbeat's commit index is beyond what this replica has acknowledged")
+            }
+            RaftMessageKind::TimeoutNow if self.is_installing() => Verdict::Drop,
+            RaftMessageKind::AppendResponse if !message.reject && message.index > self.last_index() => {
+                Verdict::Refuse("it acknowledges entries that were never sent")
+            }
+            _ if !message.entries.is_empty() => Verdict::Refuse("entries come with appends only"),
+            _ => Verdict::Step,
+        }
+    }
+
+    fn judge_append(&self, message: &RaftMessage) -> Verdict {
+        let mut index = message.index;
+        let mut term = message.log_term;
+        for entry in &message.entries {
+            if entry.index != index.next() {
+                return Verdict::Refuse("its entries are not contiguous");
+            }
+            if entry.term < term || entry.term > message.term {
+                return Verdict::Refuse("the terms of its entries fall, or exceed its own");
+            }
+            if entry.kind != EntryKind::Commands {
+                return Verdict::Refuse("it changes the configuration, which nothing does yet");
+            }
+            (index, term) = (entry.index, entry.term);
+        }
+        if message.term.0 < self.raft.raft.term {
+            return Verdict::Step;
+        }
+        let committed = self.commit();
+        let parted = |index: LogIndex, term| {
+            index <= committed && self.raft.store().term_at(index).is_some_and(|own| own != term)
+        };
+        if parted(message.index, message.log_term)
+            || message.entries.iter().any(|entry| parted(entry.index, entry.term))
+        {
+            return Verdict::Quarantine("a leader's log differs from this one at an index that is committed here");
+        }
+        Verdict::Step
+    }
+
+    /// Whether a replica is in the group and can be handed the leadership.
+    pub(super) fn is_voter(&self, replica: ReplicaId) -> bool {
+        self.configuration.voters.contains(&replica)
+    }
+}
