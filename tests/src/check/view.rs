@@ -138,8 +138,8 @@ pub enum Fact {
         commit: LogIndex,
         /// Index and term on which the log stands: what came before it is in a checkpoint.
         boundary: (LogIndex, Term),
-        /// Last index of the recovered log; the boundary's if it holds no entry.
-        last_index: LogIndex,
+        /// The entries of the recovered log, from the one after the boundary on.
+        entries: Vec<EntryMark>,
     },
     /// A replica's disk was lost or damaged by the simulator: what it promised is forgiven.
     Wiped {
@@ -173,7 +173,8 @@ pub enum Fact {
         /// Its log's last index when it won, before the entry that opens its term.
         last_index: LogIndex,
     },
-    /// A message that promises something has *left* a replica. Not for pre-votes, whose term is not the sender's.
+    /// A message that promises something has *left* a replica: a request for votes, a vote, an append or its answer. Not for
+    /// pre-votes, whose term is not the sender's, nor for answers to heartbeats, which may leave before their term is synced.
     Promised {
         /// Who promised.
         place: Place,

@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, HashSet};
 use kv_core::types::Revision;
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::steps::{Change, Effect, Required, Step, Steps};
+use super::steps::{Change, Effect, Step, Steps};
 
 /// How many operations of the longest beginning of an order are described.
 const DESCRIBED_MAX: usize = 12;

@@ -96,7 +96,7 @@ fn play(order: &[&Operation]) -> bool {
     let mut held: Option<(usize, Name)> = None;
     // For each change: the revision that was told for it.
     let mut told: Vec<Option<u64>> = Vec::new();
-    let mut tell = |told: &mut Vec<Option<u64>>, change: usize, revision: u64| {
+    let tell = |told: &mut Vec<Option<u64>>, change: usize, revision: u64| {
         let known = *told[change].get_or_insert(revision);
         known == revision
     };

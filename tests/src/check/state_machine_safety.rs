@@ -1,0 +1,147 @@
+//! State-machine safety (Raft 5.4.3): all replicas apply the same entry at an index, it has the same outcome everywhere, and the
+//! states that follow are the same. Each replica applies in order and leaves nothing out.
+
+use std::collections::BTreeMap;
+
+use kv_core::types::{Digest, LogIndex, ShardId};
+
+use super::{
+    Fact, Violation,
+    view::{AppliedCommand, EntryMark, Place},
+};
+use crate::history::Moment;
+
+/// What was applied at each index, by whoever did it first, and how far each replica is.
+#[derive(Debug, Default)]
+pub struct StateMachineSafety {
+    applied: BTreeMap<(ShardId, LogIndex), First>,
+    digests: BTreeMap<(ShardId, LogIndex), Digest>,
+    last: BTreeMap<Place, LogIndex>,
+}
+
+#[derive(Debug)]
+struct First {
+    entry: EntryMark,
+    commands: Vec<AppliedCommand>,
+    by: Place,
+}
+
+impl StateMachineSafety {
+    /// Judges a fact.
+    ///
+    /// # Errors
+    /// If a replica applies something else than another, with another outcome, or out of order.
+    pub fn check(&mut self, at: Moment, fact: &Fact) -> Result<(), Violation> {
+        let violation = |what| Violation { property: "state-machine safety", what, at };
+        match fact {
+            Fact::Started { place, .. } | Fact::Wiped { place } => {
+                self.last.remove(place);
+                Ok(())
+            }
+            Fact::Installed { place, index, digest, .. } => {
+                self.last.insert(*place, *index);
+                self.same_digest(*place, *index, *digest).map_err(violation)
+            }
+            Fact::Applied { place, entry, commands, digest } => {
+                self.in_order(*place, entry.index).map_err(violation)?;
+                self.same_entry(*place, *entry, commands).map_err(violation)?;
+                digest.map_or(Ok(()), |digest| self.same_digest(*place, entry.index, digest).map_err(violation))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// After a start a replica may begin anywhere: where its checkpoint stood.
+    fn in_order(&mut self, place: Place, index: LogIndex) -> Result<(), String> {
+        match self.last.insert(place, index) {
+            Some(last) if last.next() != index => Err(format!("{place} applied {index} after {last}")),
+            _ => Ok(()),
+        }
+    }
+
+    fn same_entry(&mut self, place: Place, entry: EntryMark, commands: &[AppliedCommand]) -> Result<(), String> {
+        let index = entry.index;
+        let first = self.applied.entry((place.shard, index)).or_insert_with(|| First {
+            entry,
+            commands: commands.to_vec(),
+            by: place,
+        });
+        let by = first.by;
+        if first.entry != entry {
+            let (term, other) = (entry.term, first.entry.term);
+            return Err(format!("at {index} {place} applied an entry of term {term}, {by} another of term {other}"));
+        }
+        if first.commands != commands {
+            let (ours, theirs) = (commands, &first.commands);
+            return Err(format!("at {index} {place} came to {ours:?}, but {by} to {theirs:?}"));
+        }
+        Ok(())
+    }
+
+    fn same_digest(&mut self, place: Place, index: LogIndex, digest: Digest) -> Result<(), String> {
+        let known = *self.digests.entry((place.shard, index)).or_insert(digest);
+        if known == digest {
+            return Ok(());
+        }
+        Err(format!("after {index} the state of {place} has the digest {digest}, another's {known}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kv_core::{
+        command::{CommandOutcome, Previous},
+        types::{Revision, Term},
+    };
+
+    use super::super::testing::{applied, judge, mark, place, started};
+    use super::*;
+
+    fn verdict(facts: &[Fact]) -> Result<(), Violation> {
+        let mut property = StateMachineSafety::default();
+        judge(facts, |at, fact| property.check(at, fact))
+    }
+
+    fn written(revision: u64) -> Vec<AppliedCommand> {
+        let outcome = CommandOutcome::Written { revision: Revision(revision), previous: Previous::NotAsked };
+        vec![AppliedCommand { stamp: None, write: None, outcome }]
+    }
+
+    #[test]
+    fn the_same_everywhere_and_again_after_a_start_is_good() {
+        let facts = [
+            applied(1, 2, 2, written(1)),
+            applied(1, 3, 2, written(2)),
+            applied(2, 2, 2, written(1)),
+            started(1, 2, None, 3, &[]),
+            applied(1, 2, 2, written(1)),
+            Fact::Installed { place: place(3), index: LogIndex(2), term: Term(2), digest: Digest(5) },
+            applied(3, 3, 2, written(2)),
+        ];
+        assert_eq!(verdict(&facts), Ok(()));
+    }
+
+    #[test]
+    fn another_entry_or_outcome_is_bad() {
+        assert!(verdict(&[applied(1, 2, 2, written(1)), applied(2, 2, 3, written(1))]).is_err());
+        assert!(verdict(&[applied(1, 2, 2, written(1)), applied(2, 2, 2, written(2))]).is_err());
+    }
+
+    #[test]
+    fn a_gap_is_bad() {
+        assert!(verdict(&[applied(1, 2, 2, written(1)), applied(1, 4, 2, written(2))]).is_err());
+        assert!(verdict(&[applied(1, 2, 2, written(1)), applied(1, 2, 2, written(1))]).is_err());
+    }
+
+    #[test]
+    fn another_digest_is_bad() {
+        let with_digest = |node, digest| Fact::Applied {
+            place: place(node),
+            entry: mark(2, 2, 0),
+            commands: Vec::new(),
+            digest: Some(Digest(digest)),
+        };
+        assert_eq!(verdict(&[with_digest(1, 7), with_digest(2, 7)]), Ok(()));
+        assert!(verdict(&[with_digest(1, 7), with_digest(2, 8)]).is_err());
+    }
+}
