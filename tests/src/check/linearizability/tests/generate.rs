@@ -36,8 +36,7 @@ pub(super) fn linearizable(rng: &mut fastrand::Rng, shape: Shape) -> History {
     let mut registers: BTreeMap<Name, Seen> = BTreeMap::new();
     let mut revision = 0;
     let mut waits = Vec::new();
-    for number in 0..drafts.len() {
-        let draft = &mut drafts[number];
+    for (number, draft) in drafts.iter_mut().enumerate() {
         let open = rng.u64(0..100) < shape.open_percent && matches!(draft.call, Call::Write { .. });
         if open && rng.bool() {
             // Never takes effect, and the client may or may not be told so.
