@@ -67,9 +67,8 @@ impl Replica {
             self.send_raft(message, cx, pumped);
         }
         let (records, snapshot) = self.records_of(&mut ready);
-        if let Some(entry) = ready.committed_entries().last() {
-            self.handed_out = LogIndex(entry.index);
-        }
+        let committed = ready.committed_entries().last().map(|entry| LogIndex(entry.index));
+        self.handed_out = committed.unwrap_or(self.handed_out);
         let mut messages = self.own_messages(&ready.take_persisted_messages());
         let early = |message: &RaftMessage| {
             message.kind == RaftMessageKind::HeartbeatResponse
@@ -83,8 +82,9 @@ impl Replica {
         let batch = if records.is_empty() { None } else { Some(cx.batcher.push(records)) };
         self.flights.push_back(Flight { ready: ready.number(), batch, messages: late, snapshot });
         self.raft.advance_append_async(ready);
-        if snapshot.is_none() && self.handed_out > LogIndex(0) {
-            self.raft.advance_apply_to(self.handed_out.0);
+        // Not while a snapshot is on its way to the disk: raft may hear of it only once it is there.
+        if let Some(index) = committed {
+            self.raft.advance_apply_to(index.0);
         }
     }
 

@@ -52,7 +52,12 @@ impl Replica {
                 Verdict::Refuse("a heartbeat's commit index is beyond what this replica has acknowledged")
             }
             RaftMessageKind::TimeoutNow if self.is_installing() => Verdict::Drop,
-            RaftMessageKind::AppendResponse if !message.reject && message.index > self.last_index() => {
+            RaftMessageKind::AppendResponse
+                if self.leads()
+                    && message.term == self.term()
+                    && !message.reject
+                    && message.index > self.last_index() =>
+            {
                 Verdict::Refuse("it acknowledges entries that were never sent")
             }
             _ if !message.entries.is_empty() => Verdict::Refuse("entries come with appends only"),
