@@ -24,6 +24,7 @@ pub mod configuration;
 pub mod disk;
 pub mod error;
 pub mod founding;
+pub mod identity;
 #[cfg(kv_mutants)]
 pub mod mutants;
 pub mod placement;
