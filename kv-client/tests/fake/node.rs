@@ -164,7 +164,16 @@ impl Cluster for Service {
                 let leader = *self.store.lock().leaders.get(&shard).unwrap_or(&1);
                 let role = if leader == self.id { v1::ReplicaRole::Leader } else { v1::ReplicaRole::Follower };
                 let applied = 10 - self.id;
-                v1::ShardStatus { shard, role: role.into(), term: 2, leader, commit: 9, applied, ..Default::default() }
+                v1::ShardStatus {
+                    shard,
+                    role: role.into(),
+                    term: 2,
+                    leader,
+                    commit: 9,
+                    applied,
+                    verified: true,
+                    ..Default::default()
+                }
             })
             .collect();
         Ok(Response::new(v1::StatusResponse { node: self.id, ready: true, shards, ..Default::default() }))
