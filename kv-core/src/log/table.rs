@@ -242,3 +242,62 @@ impl Row {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        log::record::{LogEntry, StagingId},
+        types::{Digest, Term},
+    };
+
+    fn numbers() -> impl Strategy<Value = u64> {
+        prop_oneof![0..6_u64, Just(u64::MAX), Just(u64::MAX - 1)]
+    }
+
+    fn records() -> impl Strategy<Value = Record> {
+        (0..6, 0..2_u64, numbers(), numbers(), numbers()).prop_map(|(kind, shard, a, b, c)| {
+            let (shard, index, term) = (ShardId(shard), LogIndex(a), Term(b));
+            let hard_state = HardState { term, vote: ReplicaId(c), commit: LogIndex(c) };
+            let boundary = Boundary { index, term, ..Boundary::default() };
+            match kind {
+                0 => Record::Create { shard, replica: ReplicaId(c), hard_state, boundary },
+                1 => Record::HardState { shard, hard_state },
+                2 => Record::Boundary { shard, boundary },
+                3 => {
+                    let (staging, digest) = (StagingId(1), Digest(2));
+                    let Boundary { configuration, .. } = boundary;
+                    Record::Install { shard, install: Install { index, term, configuration, staging, digest } }
+                }
+                4 => Record::Tombstone { shard, replica: ReplicaId(c) },
+                _ => {
+                    let (context, data) = (Bytes::new(), Bytes::new());
+                    Record::Entry { shard, entry: LogEntry { index, term, kind: Default::default(), context, data } }
+                }
+            }
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn any_records_are_taken_or_refused_without_a_panic(records in prop::collection::vec(records(), 0..40)) {
+            let mut table = Table::default();
+            for (number, record) in records.into_iter().enumerate() {
+                let before = table.clone();
+                if table.apply(&[record], SegmentNumber(number as u64 / 4)).is_err() {
+                    table = before;
+                }
+            }
+            let mut bytes = Vec::new();
+            table.encode(&mut bytes);
+            prop_assert!(Table::decode(bytes.into()).is_ok_and(|read| read.states_the_same(&table)));
+        }
+
+        #[test]
+        fn any_bytes_are_read_without_a_panic(bytes: Vec<u8>) {
+            let _ = Table::decode(bytes.into());
+        }
+    }
+}

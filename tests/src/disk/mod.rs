@@ -6,7 +6,7 @@
 //!   any subset of its sectors; what was synced survives. Names likewise: any subset of the changes that no sync of their
 //!   directory has followed.
 //! - A failed sync marks the pages clean: the cache goes on showing them, and no later sync writes them.
-//! - A failed write leaves half of itself in the cache. A disk may be full.
+//! - A failed write leaves some of its first sectors in the cache. A disk may be full.
 //! - Damage, on request: a flipped bit, a zeroed sector, a lost file.
 //! - The power can go between any two steps of a call ([`SimDisk::power_off_after`]).
 //!
@@ -135,7 +135,7 @@ impl SimDisk {
         self.inner.borrow_mut().fail_sync = true;
     }
 
-    /// The next write fails, half done.
+    /// The next write fails, half of its sectors done.
     pub fn fail_next_write(&self) {
         self.inner.borrow_mut().fail_write = true;
     }
@@ -274,7 +274,11 @@ impl Inner {
             return Err(DiskError::new(DiskErrorKind::Full, format!("{path}: no space left")));
         }
         let failed = std::mem::take(&mut self.fail_write);
-        let written = if failed { &bytes[..bytes.len() / 2] } else { bytes };
+        // The kernel takes whole pages or none: a failed write ends between two sectors.
+        let sector = SECTOR_BYTES as u64;
+        let half = ((offset + bytes.len() as u64 / 2) / sector * sector).saturating_sub(offset);
+        let written =
+            if failed { &bytes[..usize::try_from(half).map_or(0, |half| half.min(bytes.len()))] } else { bytes };
         let file = self.tree.file_mut(path).ok_or_else(|| not_found(path))?;
         file.write(usize::try_from(offset).expect("simulated files are small"), written);
         if failed { Err(io(format!("{path}: the write failed"))) } else { Ok(()) }
