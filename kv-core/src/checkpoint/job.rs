@@ -19,7 +19,7 @@ pub struct FileDescription {
     pub name: String,
     /// Its size in bytes.
     pub bytes: u64,
-    /// The hash of all its bytes (xxh3-128).
+    /// The hash at its end (xxh3-128), which covers all bytes before it.
     pub hash: u128,
 }
 

@@ -7,6 +7,7 @@
 //! | `k` | the user's key | revision (varint), value (the rest) | until deleted |
 //! | `m` | node id (8 bytes, big-endian) | node description | for ever; meta shard only |
 //! | `s` | session id (8 bytes, big-endian) | the session with its outcomes | until evicted |
+//! | 0 | nothing more: one key | index (varint) up to which the tree has all deltas | only in the tree |
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -24,6 +25,10 @@ pub const SPACE_ENTRIES: u8 = b'k';
 pub const SPACE_NODES: u8 = b'm';
 /// First byte of the records that hold sessions.
 pub const SPACE_SESSIONS: u8 = b's';
+
+/// The tree's mark, which no file and no digest holds: the index up to which the tree has all deltas. It saves work and is
+/// trusted for nothing else.
+pub const TREE_MARK: &[u8] = &[0];
 
 /// A set of changed records: `None` is a tombstone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

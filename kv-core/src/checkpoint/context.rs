@@ -1,0 +1,126 @@
+//! What all work of the checkpoint thread shares: the disks, what is known of each replica's files, and the size of a slice.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use crate::{
+    checkpoint::{
+        chain::{ChainFile, set_directory},
+        job::CheckpointEvent,
+        offers::Offers,
+        reader::Damaged,
+        staging::Staging,
+    },
+    disk::{DiskError, StoreError},
+    log::record::StagingId,
+    state::record::Footer,
+    types::ReplicaId,
+};
+
+/// Most records that one step handles.
+pub const SLICE_RECORDS_MAX: usize = 256;
+/// Bytes of records after which a step ends; one record can be larger.
+pub const SLICE_BYTES_MAX: usize = 1024 * 1024;
+
+/// What one step did.
+#[derive(Debug, Default)]
+pub struct Step {
+    /// What is to be told to the node, in this order.
+    pub events: Vec<CheckpointEvent>,
+    /// Whether nothing is left to do until the next job.
+    pub idle: bool,
+    /// Number of records read or written.
+    pub records: usize,
+    /// Number of bytes read or written.
+    pub bytes: usize,
+}
+
+/// How much of a step's bound is used.
+#[derive(Debug, Default)]
+pub(super) struct Slice {
+    pub(super) records: usize,
+    pub(super) bytes: usize,
+}
+
+impl Slice {
+    pub(super) fn is_full(&self) -> bool {
+        self.records >= SLICE_RECORDS_MAX || self.bytes >= SLICE_BYTES_MAX
+    }
+
+    pub(super) fn count(&mut self, key: &Bytes, value: Option<&Bytes>) {
+        self.records += 1;
+        self.bytes += key.len() + value.map_or(0, Bytes::len);
+    }
+
+    pub(super) fn report(&self, step: &mut Step) {
+        step.records += self.records;
+        step.bytes += self.bytes;
+    }
+}
+
+/// Whether a piece of work is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    More,
+    Done,
+}
+
+/// Why a piece of work can't go on.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The disk failed.
+    Disk(DiskError),
+    /// The read index failed.
+    Store(StoreError),
+    /// Files don't hold what they should.
+    Files(Damaged),
+}
+
+impl From<DiskError> for Failure {
+    fn from(error: DiskError) -> Self {
+        Self::Disk(error)
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<Damaged> for Failure {
+    fn from(damaged: Damaged) -> Self {
+        Self::Files(damaged)
+    }
+}
+
+/// What is known of a replica's files.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ReplicaFiles {
+    /// The set that counts; 0 if none was made yet.
+    pub(super) set: u64,
+    /// Base and deltas, the oldest first; none before the first checkpoint.
+    pub(super) files: Vec<ChainFile>,
+    /// The newest checkpoint, or the initial state.
+    pub(super) footer: Footer,
+    /// Whether the tree is proven and follows the files.
+    pub(super) is_loaded: bool,
+    /// The last attempt to load from this set failed.
+    pub(super) has_failed: bool,
+}
+
+impl ReplicaFiles {
+    pub(super) fn directory(&self, replica: ReplicaId) -> String {
+        set_directory(replica, self.set)
+    }
+}
+
+/// Disks, and what is known of what they hold.
+pub(super) struct Context<F, S> {
+    pub(super) files: F,
+    pub(super) store: S,
+    pub(super) replicas: BTreeMap<ReplicaId, ReplicaFiles>,
+    pub(super) offers: Offers,
+    pub(super) stagings: BTreeMap<(ReplicaId, StagingId), Staging>,
+}

@@ -1,0 +1,319 @@
+//! The checkpoint thread's work, one bounded step at a time.
+//!
+//! Four lanes take turns: pieces for peers; what comes from peers; states being loaded and written; merges. Within a lane
+//! jobs run one after the other, in the order given, so that jobs of one replica never meet in its files, and a long merge
+//! holds up neither a checkpoint nor a stream. A step handles some hundred records, or syncs one file, so that a simulated
+//! crash can fall between any two.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fmt,
+};
+
+use crate::{
+    checkpoint::{
+        base::{self, BaseTask, FILES_MAX},
+        context::{Context, Failure, Progress, Step},
+        job::{CheckpointEvent, CheckpointJob},
+        load::{LoadTask, Wanted},
+        offers::Offers,
+        reader::Damaged,
+        staging::{StageTask, VerifyTask, discard, write_piece},
+        write::WriteTask,
+    },
+    disk::{DiskError, DiskErrorKind, FileDisk, StateStore},
+    log::record::StagingId,
+    types::{ReplicaId, ShardId},
+};
+
+/// Runs the jobs of a node's replicas on its disks.
+pub struct Worker<F, S> {
+    cx: Context<F, S>,
+    offer_jobs: VecDeque<CheckpointJob>,
+    staging_jobs: VecDeque<CheckpointJob>,
+    staging: Option<StagingTask>,
+    state_jobs: VecDeque<CheckpointJob>,
+    state: Option<StateTask>,
+    merges: VecDeque<(ShardId, ReplicaId)>,
+    merge: Option<(ShardId, BaseTask)>,
+    /// The lane that has the next turn.
+    turn: usize,
+    /// The disk failed: nothing is done any more.
+    is_stopped: bool,
+}
+
+enum StagingTask {
+    Stage(Box<StageTask>),
+    Verify(VerifyTask),
+}
+
+enum StateTask {
+    Load(Box<LoadTask>),
+    Write(Box<WriteTask>),
+}
+
+const LANES: usize = 4;
+
+impl<F: FileDisk, S: StateStore> Worker<F, S> {
+    /// A worker that knows nothing of any replica yet: each is to be loaded before anything else.
+    pub fn new(files: F, store: S) -> Self {
+        let replicas = BTreeMap::new();
+        Self {
+            cx: Context { files, store, replicas, offers: Offers::default(), stagings: BTreeMap::new() },
+            offer_jobs: VecDeque::new(),
+            staging_jobs: VecDeque::new(),
+            staging: None,
+            state_jobs: VecDeque::new(),
+            state: None,
+            merges: VecDeque::new(),
+            merge: None,
+            turn: 0,
+            is_stopped: false,
+        }
+    }
+
+    /// Takes a job; [`Worker::step`] works on it.
+    pub fn submit(&mut self, job: CheckpointJob) {
+        let queue = match &job {
+            CheckpointJob::Load { .. } | CheckpointJob::Write { .. } => &mut self.state_jobs,
+            CheckpointJob::Offer { .. } | CheckpointJob::ReadPiece { .. } | CheckpointJob::Release { .. } => {
+                &mut self.offer_jobs
+            }
+            CheckpointJob::Stage { .. }
+            | CheckpointJob::WritePiece { .. }
+            | CheckpointJob::Verify { .. }
+            | CheckpointJob::Discard { .. } => &mut self.staging_jobs,
+        };
+        queue.push_back(job);
+    }
+
+    /// Does one bounded piece of work, if there is any.
+    pub fn step(&mut self) -> Step {
+        let mut step = Step::default();
+        if !self.is_stopped {
+            for _ in 0..LANES {
+                let lane = self.turn;
+                self.turn = (self.turn + 1) % LANES;
+                match self.lane(lane, &mut step) {
+                    Ok(false) => continue,
+                    Ok(true) => {}
+                    Err(error) => {
+                        self.is_stopped = true;
+                        step.events.push(CheckpointEvent::DiskFailed { reason: error.message });
+                    }
+                }
+                break;
+            }
+        }
+        step.idle = self.is_idle();
+        step
+    }
+
+    /// Whether nothing is left to do until the next job.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        let has_work = !self.offer_jobs.is_empty()
+            || !self.staging_jobs.is_empty()
+            || self.staging.is_some()
+            || !self.state_jobs.is_empty()
+            || self.state.is_some()
+            || !self.merges.is_empty()
+            || self.merge.is_some();
+        self.is_stopped || !has_work
+    }
+
+    /// The files that it works on.
+    pub fn files(&mut self) -> &mut F {
+        &mut self.cx.files
+    }
+
+    /// Whether the lane had something to do.
+    fn lane(&mut self, lane: usize, step: &mut Step) -> Result<bool, DiskError> {
+        match lane {
+            0 => self.offers(step),
+            1 => self.stagings(step),
+            2 => self.states(step),
+            _ => self.merges(step),
+        }
+    }
+
+    fn offers(&mut self, step: &mut Step) -> Result<bool, DiskError> {
+        let Some(job) = self.offer_jobs.pop_front() else { return Ok(false) };
+        let cx = &mut self.cx;
+        match job {
+            CheckpointJob::Offer { replica, stream, .. } => {
+                step.events.push(cx.offers.offer(stream, replica, cx.replicas.get(&replica)));
+            }
+            CheckpointJob::ReadPiece { stream, file, offset } => {
+                let event = cx.offers.read(&mut cx.files, stream, file, offset);
+                if let CheckpointEvent::PieceRead { bytes, .. } = &event {
+                    step.bytes += bytes.len();
+                }
+                step.events.push(event);
+            }
+            CheckpointJob::Release { stream } => cx.offers.release(&mut cx.files, stream)?,
+            _ => unreachable!("submit puts only these here"),
+        }
+        Ok(true)
+    }
+
+    fn stagings(&mut self, step: &mut Step) -> Result<bool, DiskError> {
+        let (id, result) = match &mut self.staging {
+            Some(StagingTask::Stage(task)) => (task.id(), task.step(&mut self.cx, step)),
+            Some(StagingTask::Verify(task)) => (task.id(), task.step(&mut self.cx, step)),
+            None => {
+                let Some(job) = self.staging_jobs.pop_front() else { return Ok(false) };
+                let (id, result) = self.begin_staging(job, step);
+                (id, result.map(|()| Progress::More))
+            }
+        };
+        if !matches!(result, Ok(Progress::More)) {
+            self.staging = None;
+        }
+        if let Err(failure) = result {
+            let reason = reason(failure)?;
+            let (replica, staging) = id;
+            discard(&mut self.cx, replica, staging)?;
+            step.events.push(CheckpointEvent::StageFailed { replica, staging, reason });
+        }
+        Ok(true)
+    }
+
+    fn begin_staging(&mut self, job: CheckpointJob, step: &mut Step) -> ((ReplicaId, StagingId), Result<(), Failure>) {
+        match job {
+            CheckpointJob::Stage { replica, manifest } => {
+                let task = StageTask::new(replica, manifest);
+                let id = task.id();
+                self.staging = Some(StagingTask::Stage(Box::new(task)));
+                (id, Ok(()))
+            }
+            CheckpointJob::Verify { replica, staging } => {
+                self.staging = Some(StagingTask::Verify(VerifyTask::new(replica, staging)));
+                ((replica, staging), Ok(()))
+            }
+            CheckpointJob::WritePiece { replica, staging, file, offset, bytes } => {
+                let id = (replica, staging);
+                let written = write_piece(&mut self.cx, id, (file, offset), &bytes);
+                step.bytes += bytes.len();
+                (id, written.map(|event| step.events.push(event)))
+            }
+            CheckpointJob::Discard { replica, staging } => {
+                ((replica, staging), discard(&mut self.cx, replica, staging).map_err(Failure::from))
+            }
+            _ => unreachable!("submit puts only these here"),
+        }
+    }
+
+    fn states(&mut self, step: &mut Step) -> Result<bool, DiskError> {
+        match &mut self.state {
+            Some(StateTask::Load(task)) => match task.step(&mut self.cx, step) {
+                Ok(Progress::More) => return Ok(true),
+                Ok(Progress::Done) => {}
+                Err(failure) => {
+                    let reason = reason(failure)?;
+                    step.events.push(task.failed(&mut self.cx, &reason));
+                }
+            },
+            Some(StateTask::Write(task)) => match task.step(&mut self.cx, step) {
+                Ok(Progress::More) => return Ok(true),
+                Ok(Progress::Done) => {
+                    let (shard, replica) = (task.shard(), task.replica());
+                    self.merge_if_due(shard, replica);
+                }
+                Err(failure) => {
+                    let reason = reason(failure)?;
+                    task.abandon(&mut self.cx.files)?;
+                    if let Some(known) = self.cx.replicas.get_mut(&task.replica()) {
+                        known.is_loaded = false;
+                    }
+                    step.events.push(task.failed(reason));
+                }
+            },
+            None => return self.begin_state(),
+        }
+        self.state = None;
+        Ok(true)
+    }
+
+    fn begin_state(&mut self) -> Result<bool, DiskError> {
+        if let Some(CheckpointJob::Write { replica, .. }) = self.state_jobs.front() {
+            let count = self.cx.replicas.get(replica).map_or(0, |known| known.files.len());
+            if count >= FILES_MAX && self.is_merging(*replica) {
+                return Ok(false);
+            }
+        }
+        let Some(job) = self.state_jobs.pop_front() else { return Ok(false) };
+        self.state = Some(match job {
+            CheckpointJob::Load { shard, replica, at_least, install, initial } => {
+                self.abandon_merge(replica)?;
+                let wanted = Wanted { shard, replica, at_least, install, initial };
+                StateTask::Load(Box::new(LoadTask::new(wanted)))
+            }
+            CheckpointJob::Write { shard, replica, table, header } => {
+                StateTask::Write(Box::new(WriteTask::new(shard, replica, table, header)))
+            }
+            _ => unreachable!("submit puts only these here"),
+        });
+        Ok(true)
+    }
+
+    fn merges(&mut self, step: &mut Step) -> Result<bool, DiskError> {
+        let Some((shard, task)) = &mut self.merge else {
+            let Some((shard, replica)) = self.merges.pop_front() else { return Ok(false) };
+            self.merge = self.cx.replicas.get(&replica).map(|known| (shard, BaseTask::new(replica, known)));
+            return Ok(true);
+        };
+        let (shard, replica) = (*shard, task.replica());
+        match task.step(&mut self.cx, step) {
+            Ok(Progress::More) => return Ok(true),
+            Ok(Progress::Done) => {}
+            // Without room the deltas stay as they are; the next checkpoint tries again.
+            Err(Failure::Disk(error)) if error.kind == DiskErrorKind::Full => task.abandon(&mut self.cx.files)?,
+            Err(failure) => {
+                let reason = reason(failure)?;
+                task.abandon(&mut self.cx.files)?;
+                if let Some(known) = self.cx.replicas.get_mut(&replica) {
+                    known.is_loaded = false;
+                }
+                step.events.push(CheckpointEvent::TreeFailed { shard, replica, reason });
+            }
+        }
+        self.merge = None;
+        Ok(true)
+    }
+
+    fn merge_if_due(&mut self, shard: ShardId, replica: ReplicaId) {
+        let is_due = self.cx.replicas.get(&replica).is_some_and(|known| base::is_due(&known.files));
+        if is_due && !self.is_merging(replica) {
+            self.merges.push_back((shard, replica));
+        }
+    }
+
+    fn is_merging(&self, replica: ReplicaId) -> bool {
+        self.merges.iter().any(|(_, queued)| *queued == replica)
+            || self.merge.as_ref().is_some_and(|(_, task)| task.replica() == replica)
+    }
+
+    fn abandon_merge(&mut self, replica: ReplicaId) -> Result<(), DiskError> {
+        self.merges.retain(|(_, queued)| *queued != replica);
+        if let Some((_, task)) = self.merge.take_if(|(_, task)| task.replica() == replica) {
+            task.abandon(&mut self.cx.files)?;
+        }
+        Ok(())
+    }
+}
+
+impl<F, S> fmt::Debug for Worker<F, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worker").field("state_jobs", &self.state_jobs.len()).finish_non_exhaustive()
+    }
+}
+
+/// What went wrong, for people, unless it was the disk.
+fn reason(failure: Failure) -> Result<String, DiskError> {
+    match failure {
+        Failure::Disk(error) => Err(error),
+        Failure::Store(error) => Ok(error.to_string()),
+        Failure::Files(Damaged(reason)) => Ok(reason),
+    }
+}
