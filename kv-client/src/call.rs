@@ -197,15 +197,16 @@ impl<'a> Way<'a> {
     async fn send(&mut self, sending: &Sending, operation: v1::op::Operation) -> Option<Option<v1::result::Result>> {
         let until = (Instant::now() + sending.answer_max).min(self.deadline);
         let failure = match self.remote.link(sending.node) {
-            None => {
-                self.remote.routing.map_wanted.notify_one();
-                LinkError::NotSent(format!("node {} has not said where clients reach it", sending.node).into())
-            }
+            None => LinkError::NotSent(format!("node {} has not said where clients reach it", sending.node).into()),
             Some(link) => match link.call(sending.shard, sending.epoch, operation, self.deadline, until).await {
                 Ok(result) => return Some(result),
                 Err(failure) => failure,
             },
         };
+        if matches!(failure, LinkError::NotSent(_) | LinkError::Broken(_)) {
+            // It may have come up again somewhere else.
+            self.remote.routing.map_wanted.notify_one();
+        }
         self.unreachable = None;
         self.last = Some(match failure {
             LinkError::NotSent(reason) => {
@@ -254,8 +255,6 @@ impl<'a> Way<'a> {
         let error = Error::from(error);
         match &self.unreachable {
             Some(reason) if error.kind() == ErrorKind::Timeout => {
-                // Whoever has just lost a node may have lost its address.
-                self.remote.routing.map_wanted.notify_one();
                 Error::not_applied(ErrorKind::Unavailable, format!("{} ({reason})", error.message()))
                     .with_outcome(error.outcome())
             }

@@ -24,7 +24,8 @@ pub(crate) struct Remote {
     pub(crate) routing: Arc<Routing>,
     pub(crate) sessions: Sessions,
     pub(crate) connect_timeout: Duration,
-    links: Mutex<BTreeMap<NodeId, Arc<Link>>>,
+    /// Each with the version of the addresses at which its own was last compared.
+    links: Mutex<BTreeMap<NodeId, (u64, Arc<Link>)>>,
     runtime: Handle,
     refresh: AbortHandle,
 }
@@ -47,13 +48,19 @@ impl Remote {
     /// The link to a node, made at the first use; a node that has moved gets a new one. `None` if it is not known where the
     /// node is.
     pub(crate) fn link(&self, node: NodeId) -> Option<Arc<Link>> {
-        let address = self.routing.address(node)?;
+        // Read first: an address that changes meanwhile is looked at again by the next call.
+        let version = self.routing.addresses_version();
         let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(link) = links.get(&node).filter(|link| link.address() == address) {
+        if let Some((_, link)) = links.get(&node).filter(|(checked_at, _)| *checked_at == version) {
+            return Some(link.clone());
+        }
+        let address = self.routing.address(node)?;
+        if let Some((checked_at, link)) = links.get_mut(&node).filter(|(_, link)| link.address() == address) {
+            *checked_at = version;
             return Some(link.clone());
         }
         let link = Arc::new(Link::open(&self.runtime, node, address, self.connect_timeout, self.routing.clone()));
-        links.insert(node, link.clone());
+        links.insert(node, (version, link.clone()));
         Some(link)
     }
 }

@@ -3,7 +3,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -23,6 +26,8 @@ pub(crate) struct Routing {
     router: Mutex<Router>,
     /// Where nodes answered that have not said how clients reach them. At most one entry for an address given.
     answered_at: Mutex<BTreeMap<NodeId, String>>,
+    /// Counts what may have changed a node's address.
+    addresses_version: AtomicU64,
     epoch: Instant,
     /// Told when a map was taken.
     pub(crate) map_changed: Notify,
@@ -37,6 +42,7 @@ impl Routing {
             cluster,
             router: Mutex::new(Router::new()),
             answered_at: Mutex::default(),
+            addresses_version: AtomicU64::new(0),
             epoch: Instant::now(),
             map_changed: Notify::new(),
             map_wanted: Notify::new(),
@@ -68,6 +74,12 @@ impl Routing {
     /// A node answered at this address.
     pub(crate) fn node_answered_at(&self, node: NodeId, address: &str) {
         self.lock_answered_at().insert(node, address.to_owned());
+        self.addresses_version.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// While this stays the same, every node is where it was.
+    pub(crate) fn addresses_version(&self) -> u64 {
+        self.addresses_version.load(Ordering::Acquire)
     }
 
     /// Where to reach a node, if it is known.
@@ -80,6 +92,7 @@ impl Routing {
     pub(crate) fn take(&self, map: &kv_core::shard_map::ShardMap) -> Result<(), String> {
         let taken = self.router().take_map(map).map_err(|error| error.to_string())?;
         if taken {
+            self.addresses_version.fetch_add(1, Ordering::AcqRel);
             self.map_changed.notify_waiters();
         }
         Ok(())

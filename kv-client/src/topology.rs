@@ -20,6 +20,9 @@ use crate::{
 /// Between two rounds of questions to all nodes.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// Between two fetches of a newer map.
+const REFRESH_PAUSE: Duration = Duration::from_millis(500);
+
 /// What a node answered.
 struct Found {
     cluster: ClusterId,
@@ -110,8 +113,8 @@ pub(crate) async fn keep_fresh(routing: Arc<Routing>, endpoints: Vec<String>, co
                 Err(reason) => tracing::debug!(address, reason, "no map from the node"),
             }
         }
-        // A map that can't be had now is not asked for in a tight loop.
-        tokio::time::sleep(PAUSE).await;
+        // While a node is down every failed call wants a map: that many are not fetched.
+        tokio::time::sleep(REFRESH_PAUSE).await;
     }
 }
 

@@ -132,6 +132,17 @@ async fn the_death_of_a_node_is_latency() {
 }
 
 #[tokio::test]
+async fn a_node_that_comes_up_elsewhere_is_found() {
+    let mut cluster = Cluster::start(2);
+    let client = cluster.client().await;
+    client.put("a", "1").await.unwrap();
+    cluster.kill(1);
+    cluster.start_elsewhere(1);
+    client.put("a", "2").await.unwrap();
+    assert_eq!(cluster.store.lock().seen.last().unwrap().node, 1);
+}
+
+#[tokio::test]
 async fn concurrent_operations_join_into_messages_and_keep_their_places() {
     const WRITES: usize = 3_000;
     let cluster = Cluster::start(1);

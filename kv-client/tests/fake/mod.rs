@@ -52,6 +52,14 @@ impl Cluster {
         kv_client::Client::connect(self.url()).await.expect("the cluster is there")
     }
 
+    /// Starts a node that was killed: it comes up at another address, which all nodes know.
+    pub fn start_elsewhere(&mut self, id: u64) {
+        self.nodes.push(Node::start(id, self.store.clone()));
+        self.nodes.sort_by_key(|node| node.id);
+        let version = self.store.lock().map.version + 1;
+        self.store.lock().map = map(version, &self.nodes);
+    }
+
     /// Stops a node as a kill does: its sockets are closed.
     pub fn kill(&mut self, id: u64) {
         self.nodes.retain(|node| node.id != id);
