@@ -157,7 +157,7 @@ impl Sample {
         assert_eq!(sample.segments().len(), 3, "used segments");
         let paths = sample.disk.paths();
         assert_eq!(paths.len(), 4, "one segment waits: {:?} of {paths:?}", sample.segments());
-        let [.., before, last] = &sample.ends[..] else { panic!("two blocks in the last segment") };
+        let [_, _, .., before, last] = &sample.ends[..] else { panic!("too few blocks in the last segment") };
         assert!(last.0 - before.0 >= 3 && last.0 < 8, "{:?}", sample.ends.iter().map(|end| end.0).collect::<Vec<_>>());
         sample
     }
@@ -202,7 +202,8 @@ fn sample_batches() -> Vec<Vec<Record>> {
         // Frees the second segment, which waits with its old content until the end.
         vec![vote(2, 6, 13, 4), boundary(1, 6, 3), boundary(2, 3, 5)],
         vec![entry(1, 10, 3, 300)],
-        vec![entry(1, 11, 3, 900), vote(1, 3, 0, 9), entry(2, 5, 6, 250)],
+        vec![entry(2, 5, 6, 350)],
+        vec![entry(1, 11, 3, 900), vote(1, 3, 0, 9), entry(2, 6, 6, 250)],
     ]
 }
 
