@@ -33,6 +33,8 @@ pub struct Settings {
     pub async_micros_max: u64,
     /// Requests that wait for their answer, per shard; past it they are refused.
     pub waiting_requests_max: usize,
+    /// Client writes are refused while the log's segments take more than this; it counts on checkpoints to free them.
+    pub log_bytes_max: u64,
     /// Client writes are refused while less is free on the disk.
     pub disk_reserve_bytes: u64,
     /// A stream of files that has not ended by then is given up.
@@ -58,6 +60,7 @@ impl Default for Settings {
             async_bytes_max: MIB,
             async_micros_max: 100_000,
             waiting_requests_max: 65_536,
+            log_bytes_max: 1024 * MIB as u64,
             disk_reserve_bytes: 256 * MIB as u64,
             stream_ticks_max: 12_000,
         }

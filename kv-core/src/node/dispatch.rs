@@ -118,6 +118,7 @@ impl<S: StateStore> Node<S> {
 
     fn synced(&mut self, report: &LogReport, now: Time, outputs: &mut Vec<Output>) {
         self.batcher.synced(report.number);
+        self.log_full = report.bytes > self.settings.log_bytes_max;
         let number = report.number;
         let shards: Vec<ShardId> = self.replicas.keys().copied().collect();
         for shard in shards {

@@ -51,6 +51,7 @@ pub struct Node<S> {
     streams: Streams,
     keeper: MapKeeper,
     disk_full: bool,
+    log_full: bool,
     log_stalled: bool,
     stopping: bool,
     /// Replicas that this turn has touched.
@@ -172,6 +173,7 @@ impl<S: StateStore> Node<S> {
             batcher: &mut self.batcher,
             outputs,
             disk_full: self.disk_full,
+            log_full: self.log_full,
             leaving: self.stopping || self.log_stalled,
             tables_bytes,
         };

@@ -121,6 +121,7 @@ impl<S: StateStore> Node<S> {
             streams: Streams::default(),
             keeper: MapKeeper::new(map),
             disk_full: false,
+            log_full: false,
             log_stalled: false,
             stopping: false,
             dirty: BTreeSet::new(),

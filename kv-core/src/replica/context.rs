@@ -50,6 +50,8 @@ pub(crate) struct Context<'a, S> {
     pub(crate) outputs: &'a mut Vec<Output>,
     /// The node refuses client writes: little disk is left.
     pub(crate) disk_full: bool,
+    /// It refuses them because its log is at its bound.
+    pub(crate) log_full: bool,
     /// The node is about to stop, or its log is stalled: it gives leaderships away.
     pub(crate) leaving: bool,
     /// Bytes of the tables of all shards, as of the start of the turn.

@@ -126,8 +126,8 @@ impl Replica {
             )
             .with(|detail| detail.retry_after_ms = Some(1_000)));
         }
-        if cx.tables_bytes >= cx.settings.tables_bytes_max {
-            return Err(Error::overloaded("the node waits for checkpoints to free its tables", 100));
+        if cx.tables_bytes >= cx.settings.tables_bytes_max || cx.log_full {
+            return Err(Error::overloaded("the node waits for checkpoints to free its tables and its log", 100));
         }
         if cx.leaving {
             return Err(Error::not_applied(ErrorKind::NoQuorum, "the node is handing its leaderships over")
