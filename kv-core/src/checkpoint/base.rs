@@ -108,9 +108,10 @@ impl BaseTask {
             let what = format!("the files in {} do not add up to their digest", self.directory);
             return Err(Damaged(what).into());
         }
-        let Phase::Records(_, mut writer) = std::mem::replace(&mut self.phase, Phase::Remove) else { return Ok(()) };
         let description = writer.finish(&mut cx.files, self.footer.clone())?;
-        self.phase = Phase::Close(ClosingFile::new(writer, description));
+        if let Phase::Records(_, writer) = std::mem::replace(&mut self.phase, Phase::Remove) {
+            self.phase = Phase::Close(ClosingFile::new(writer, description));
+        }
         Ok(())
     }
 

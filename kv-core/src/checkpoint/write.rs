@@ -135,11 +135,10 @@ impl WriteTask {
         slice.report(step);
         if is_end {
             let footer = Footer { digest: sum.digest(&self.header), header: self.header.clone() };
-            let Phase::Records { mut writer, .. } = std::mem::replace(&mut self.phase, Phase::Begin) else {
-                return Ok(());
-            };
             let description = writer.finish(&mut cx.files, footer.clone())?;
-            self.phase = Phase::Close(ClosingFile::new(writer, description), footer);
+            if let Phase::Records { writer, .. } = std::mem::replace(&mut self.phase, Phase::Begin) {
+                self.phase = Phase::Close(ClosingFile::new(writer, description), footer);
+            }
         }
         Ok(())
     }

@@ -1,0 +1,108 @@
+//! How much one step does, and what a disk that fails or is full comes to.
+
+use kv_core::{
+    checkpoint::{MERGE_FILES, SLICE_BYTES_MAX, SLICE_RECORDS_MAX, job::CheckpointEvent},
+    types::LogIndex,
+};
+
+use crate::{
+    bench::{Bench, Load},
+    history::History,
+};
+
+#[test]
+fn a_step_handles_no_more_than_a_slice() {
+    let history = History::new(16, 3, 1_500, 9_000);
+    let mut bench = Bench::found(&history);
+    let step_and_check = |bench: &mut Bench| {
+        let mut steps = 0;
+        while !bench.worker.is_idle() {
+            bench.disk.take_counters();
+            let step = bench.step();
+            let done = bench.disk.take_counters();
+            assert!(step.records <= SLICE_RECORDS_MAX && step.bytes <= SLICE_BYTES_MAX + 10_000, "{step:?}");
+            assert!(done.bytes_written <= 2 * SLICE_BYTES_MAX as u64, "{done:?}");
+            assert!(done.syncs <= 8);
+            steps += 1;
+        }
+        steps
+    };
+    for number in 1..=3 {
+        bench.submit_write(&history, number);
+        assert!(step_and_check(&mut bench) > 15);
+    }
+    let mut bench = Bench::on(bench.disk.fork(), kv_tests::disk::MemoryStore::default());
+    let loaded = bench.load(history.index(3), None, None);
+    assert_eq!(bench.check(&history, loaded), history.index(3));
+}
+
+#[test]
+fn a_failed_sync_or_write_stops_the_worker_and_costs_nothing_durable() {
+    let history = History::new(17, 3, 20, 40);
+    for is_sync in [true, false] {
+        let mut bench = Bench::found(&history);
+        bench.write(&history, 1..=2);
+        if is_sync {
+            bench.disk.fail_next_sync()
+        } else {
+            bench.disk.fail_next_write()
+        }
+        let written = bench.write(&history, [3]);
+        assert!(written.failed.is_some() && written.durable.is_none());
+        bench.submit_write(&history, 3);
+        assert!(bench.worker.is_idle() && bench.step().events.is_empty(), "it does nothing any more");
+        bench.disk.kill();
+        let mut bench = bench.restart();
+        let loaded = bench.load(history.index(2), None, None);
+        assert_eq!(bench.check(&history, loaded), history.index(2));
+    }
+}
+
+#[test]
+fn a_full_disk_stops_a_checkpoint_but_not_for_a_merge() {
+    let history = History::new(18, MERGE_FILES + 4, 20, 200);
+    let mut bench = Bench::found(&history);
+    bench.write(&history, 1..=MERGE_FILES);
+    let used = |bench: &Bench| -> u64 {
+        bench.disk.paths().iter().map(|path| bench.disk.content(path).unwrap().len() as u64).sum()
+    };
+    // Room for the next delta, and not for a new base.
+    bench.disk.set_bytes_max(Some(used(&bench) + 3_500));
+    let written = bench.write(&history, [MERGE_FILES + 1]);
+    assert_eq!(written.durable, Some(history.index(MERGE_FILES + 1)), "{:?}", written.failed);
+    assert_eq!(bench.disk.paths().len(), MERGE_FILES + 1, "what was begun of a base is gone");
+    bench.disk.set_bytes_max(Some(used(&bench) + 100));
+    assert!(bench.write(&history, [MERGE_FILES + 2]).failed.is_some());
+    bench.disk.set_bytes_max(None);
+    let mut bench = bench.restart();
+    let loaded = bench.load(history.index(MERGE_FILES + 1), None, None);
+    bench.check(&history, loaded);
+    bench.write(&history, [MERGE_FILES + 2]);
+    assert_eq!(bench.disk.paths().len(), 1, "with room again all are merged");
+}
+
+#[test]
+fn a_disk_that_does_not_read_back_what_was_written_stops_the_worker() {
+    let history = History::new(19, 2, 20, 40);
+    let mut bench = Bench::found(&history);
+    bench.write(&history, [1]);
+    bench.submit_write(&history, 2);
+    let mut is_spoiled = false;
+    let mut events = Vec::new();
+    while !bench.worker.is_idle() {
+        events.append(&mut bench.step().events);
+        let unfinished = bench.disk.paths().into_iter().find(|path| path.ends_with(".new"));
+        if let (Some(path), false) = (unfinished, is_spoiled) {
+            is_spoiled = bench.disk.unsynced().is_empty();
+            if is_spoiled {
+                bench.disk.flip_bit(&path, 333);
+            }
+        }
+    }
+    assert!(is_spoiled);
+    assert!(matches!(events[..], [CheckpointEvent::DiskFailed { .. }]), "{events:?}");
+    let mut bench = bench.restart();
+    let loaded = bench.load(history.index(1), None, None);
+    assert_eq!(bench.check(&history, loaded), history.index(1));
+    assert!(matches!(bench.load(LogIndex(1), None, None), Load::Loaded(..)));
+}
