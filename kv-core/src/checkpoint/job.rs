@@ -68,7 +68,7 @@ pub enum CheckpointJob {
         at_least: LogIndex,
         /// The newest install in the log.
         install: Option<Install>,
-        /// The state to begin with if there is no checkpoint, given only while nothing of the log has been given up.
+        /// The state to begin with if no checkpoint is of use, given only while nothing of the log has been given up.
         initial: Option<StateHeader>,
     },
     /// Writes a checkpoint: computes the digest, writes, syncs and reads back the delta file (`Durable`), brings its

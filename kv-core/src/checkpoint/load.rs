@@ -159,17 +159,9 @@ impl LoadTask {
                 content = chains(&mut cx.files, &next)?;
             }
         }
-        let is_first = content.names.is_empty() && self.wanted.install.is_none();
         self.reasons.extend(content.damaged.into_iter().map(|Damaged(reason)| reason));
         self.candidates = content.chains.into();
-        match self.wanted.initial.take() {
-            Some(initial) if is_first && initial.index >= self.wanted.at_least => {
-                let digest = RecordSum::default().digest(&initial);
-                self.chain.footer = Footer { header: initial, digest };
-                self.phase = Phase::Rebuild(None);
-            }
-            _ => self.phase = Phase::Next,
-        }
+        self.phase = Phase::Next;
         Ok(())
     }
 
@@ -193,7 +185,16 @@ impl LoadTask {
                 Err(Damaged(reason)) => self.reasons.push(reason),
             }
         }
-        let at_least = self.wanted.at_least;
+        let Wanted { at_least, install, .. } = &self.wanted;
+        let at_least = *at_least;
+        let is_replaced = install.is_some();
+        // The log has all since the initial state: whatever became of the files, nothing is lost.
+        if let Some(initial) = self.wanted.initial.take_if(|initial| initial.index >= at_least && !is_replaced) {
+            let digest = RecordSum::default().digest(&initial);
+            self.chain = Chain { files: Vec::new(), footer: Footer { header: initial, digest } };
+            self.phase = Phase::Rebuild(None);
+            return Ok(());
+        }
         Err(Failure::Files(Damaged(format!("no checkpoint at or above index {at_least} can be read"))))
     }
 

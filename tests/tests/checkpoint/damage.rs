@@ -118,6 +118,21 @@ fn no_file_and_no_initial_state_is_a_failure() {
 }
 
 #[test]
+fn while_the_log_has_all_damaged_files_cost_nothing() {
+    let (history, disk) = small();
+    for path in disk.paths() {
+        disk.flip_bit(&path, 300);
+    }
+    let mut bench = Bench::on(disk, MemoryStore::default());
+    let loaded = bench.load(LogIndex(1), None, Some(history.initial()));
+    assert_eq!(bench.check(&history, loaded), LogIndex(1));
+    bench.write(&history, 1..=3);
+    let mut bench = bench.restart();
+    let loaded = bench.load(history.index(3), None, None);
+    assert_eq!(bench.check(&history, loaded), history.index(3));
+}
+
+#[test]
 fn a_tree_that_is_wrong_is_made_anew() {
     let history = History::new(7, 6, 20, 30);
     let mut bench = Bench::found(&history);
