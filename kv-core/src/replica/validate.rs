@@ -8,7 +8,7 @@ use super::Replica;
 use crate::{
     log::record::EntryKind,
     message::{RaftMessage, RaftMessageKind},
-    types::{LogIndex, NodeId, ReplicaId},
+    types::{LogIndex, NodeId, ReplicaId, Term},
 };
 
 /// What to do with a message from a peer.
@@ -84,8 +84,10 @@ impl Replica {
             return Verdict::Step;
         }
         let committed = self.commit();
-        let parted = |index: LogIndex, term| {
-            index <= committed && self.raft.store().term_at(index).is_some_and(|own| own != term)
+        // What raft took over earlier in this turn is committed by now, though not yet in the store.
+        let log = &self.raft.raft.raft_log;
+        let parted = |index: LogIndex, term: Term| {
+            index <= committed && log.term(index.0).is_ok_and(|own| own != 0 && own != term.0)
         };
         if parted(message.index, message.log_term)
             || message.entries.iter().any(|entry| parted(entry.index, entry.term))
