@@ -23,20 +23,24 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
+use bytes::Bytes;
+
 pub use self::open::{OpenError, Opening};
 use self::{batcher::Batcher, map::MapKeeper, streams::Streams};
 pub use crate::replica::{Role, ShardStatus};
 use crate::{
-    disk::StateStore,
+    command::CommandOutcome,
+    disk::{StateStore, StoreError},
     io::{Input, Notice, Output},
-    log::record::LogEntry,
+    log::record::{EntryKind, LogEntry},
     replica::{
         Replica,
         context::{Context, Unique},
     },
     settings::Settings,
     shard_map::ShardMap,
-    types::{Durability, LogIndex, NodeId, ShardId, Time},
+    state::Tree,
+    types::{Digest, Durability, LogIndex, NodeId, ShardId, Term, Time},
 };
 
 /// A node of a cluster. `S` is its read index.
@@ -57,6 +61,24 @@ pub struct Node<S> {
     /// Replicas that this turn has touched.
     dirty: BTreeSet<ShardId>,
     changed: BTreeSet<ShardId>,
+    watched: Option<Vec<AppliedEntry>>,
+}
+
+/// An entry that was applied to a replica's state, for checks from outside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AppliedEntry {
+    /// The shard.
+    pub shard: ShardId,
+    /// Its index.
+    pub index: LogIndex,
+    /// Its term.
+    pub term: Term,
+    /// What its data is.
+    pub kind: EntryKind,
+    /// Its data.
+    pub data: Bytes,
+    /// What came of its commands, in their order; what was remembered, as it was remembered.
+    pub outcomes: Vec<CommandOutcome>,
 }
 
 /// A node at the end of a turn.
@@ -172,6 +194,7 @@ impl<S: StateStore> Node<S> {
             unique: &mut self.unique,
             batcher: &mut self.batcher,
             outputs,
+            watched: &mut self.watched,
             disk_full: self.disk_full,
             log_full: self.log_full,
             leaving: self.stopping || self.log_stalled,
@@ -228,6 +251,28 @@ impl<S: StateStore> Node<S> {
     #[must_use]
     pub fn entry(&self, shard: ShardId, index: LogIndex) -> Option<LogEntry> {
         self.replicas.get(&shard)?.entry(index)
+    }
+
+    /// From now on [`Node::take_applied`] tells what is applied.
+    pub fn watch_applied(&mut self) {
+        self.watched.get_or_insert_default();
+    }
+
+    /// What was applied since the last call; nothing unless it is watched. The caller keeps it from growing.
+    #[must_use]
+    pub fn take_applied(&mut self) -> Vec<AppliedEntry> {
+        self.watched.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// The digest of a replica's whole state at its applied index, from a scan of all its records; `None` while the state is
+    /// not proven. For checks from outside: it takes as long as the state is large.
+    ///
+    /// # Errors
+    /// If the read index fails.
+    pub fn state_digest(&self, shard: ShardId) -> Result<Option<Digest>, StoreError> {
+        let Some(replica) = self.replicas.get(&shard) else { return Ok(None) };
+        let tree = Tree::new(&self.store, replica.id());
+        replica.state().map(|state| state.digest_of_all(&tree)).transpose()
     }
 
     /// Whether the node leads no shard and owes no decision: it may stop without anybody noticing.

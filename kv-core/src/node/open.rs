@@ -126,6 +126,7 @@ impl<S: StateStore> Node<S> {
             stopping: false,
             dirty: BTreeSet::new(),
             changed: BTreeSet::new(),
+            watched: None,
         };
         opened.begin(&first, now, outputs);
         Ok(opened)

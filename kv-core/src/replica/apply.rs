@@ -13,6 +13,7 @@ use crate::{
     io::{Answer, Consistency},
     log::record::EntryKind,
     message::PeerMessage,
+    node::AppliedEntry,
     state::{TokenState, Tree},
     types::{LogIndex, Term, Token},
 };
@@ -61,6 +62,10 @@ impl Replica {
             let tree = Tree::new(cx.store, self.id);
             state.apply(&tree, index, term, &commands, &mut outcomes).map_err(Stop::Store)?;
             self.checkpointing.applied_bytes(entry.data.len());
+            if let Some(watched) = cx.watched {
+                let (shard, data, outcomes) = (self.shard, entry.data.clone(), outcomes.clone());
+                watched.push(AppliedEntry { shard, index, term, kind: EntryKind::Commands, data, outcomes });
+            }
             self.answer_proposed(index, term, outcomes, cx);
         }
     }

@@ -5,7 +5,7 @@ use crate::{
     error::Error,
     io::{Answer, Notice, Output},
     message::PeerMessage,
-    node::batcher::Batcher,
+    node::{AppliedEntry, batcher::Batcher},
     settings::Settings,
     shard_map::CheckedMap,
     types::{NodeId, RequestId, Time},
@@ -48,6 +48,8 @@ pub(crate) struct Context<'a, S> {
     pub(crate) unique: &'a mut Unique,
     pub(crate) batcher: &'a mut Batcher,
     pub(crate) outputs: &'a mut Vec<Output>,
+    /// What is applied, if anybody watches.
+    pub(crate) watched: &'a mut Option<Vec<AppliedEntry>>,
     /// The node refuses client writes: little disk is left.
     pub(crate) disk_full: bool,
     /// It refuses them because its log is at its bound.

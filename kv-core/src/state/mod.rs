@@ -19,6 +19,7 @@ pub mod tables;
 pub mod terms;
 #[cfg(test)]
 mod tests;
+mod whole;
 
 use std::collections::BTreeMap;
 

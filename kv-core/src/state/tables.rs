@@ -28,6 +28,10 @@ impl<'a, S: StateStore> Tree<'a, S> {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         self.store.get(self.replica, key)
     }
+
+    pub(super) fn range(&self, from: &[u8], count_max: usize) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+        self.store.range(self.replica, from, count_max)
+    }
 }
 
 impl Table {
