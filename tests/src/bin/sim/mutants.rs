@@ -1,0 +1,136 @@
+//! Proof that the simulator sees: the variant with planted bugs, built by itself and run bug by bug.
+//!
+//! Each bug is one that another store really shipped. The simulator gets no hint: it runs seeds from 1 on until one fails, for
+//! at most a minute of CPU time a bug. A control run without a bug has to hold, so that "found" means the bug.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+};
+
+/// CPU seconds after which a bug counts as not found.
+const CPU_SECS_MAX: u64 = 60;
+
+/// Seeds that the control runs without a bug.
+const CONTROL_RUNS: u64 = 5;
+
+/// The planted bugs: `mutant!` marks the places in kv-core.
+const BUGS: &[(&str, &str)] = &[
+    ("B1", "a leader reads its own state without proof that it still leads"),
+    ("B2", "a ReadIndex context is used twice"),
+    ("B3", "a new leader answers reads before it has committed in its term"),
+    ("B9", "a write is acknowledged before it is synced"),
+    ("B10", "a vote leaves before it is synced"),
+    ("B11", "an append is acknowledged to the leader before it is synced"),
+    ("B14", "the log is given up before the checkpoint is durable"),
+    ("B15", "recovery drops a good end of the log"),
+    ("B16", "entries that conflict are not overwritten"),
+    ("B18", "a recycled segment shows old records as new"),
+    ("B19", "the applied index is ahead of the state after a restart"),
+    ("B21", "after a restart, what is committed counts as applied"),
+    ("B24", "a snapshot comes without its sessions"),
+    ("B26", "a retry of a write of unknown outcome runs twice"),
+    ("B27", "sessions are lost at a change of leader"),
+];
+
+/// Switches a bug on in this thread, on which the simulation runs.
+#[cfg(kv_mutants)]
+pub(crate) fn switch_on(bug: &str) -> Result<(), String> {
+    kv_core::mutants::switch_on(bug);
+    Ok(())
+}
+
+/// Says that there is nothing to switch on, and how to build the variant.
+#[cfg(not(kv_mutants))]
+pub(crate) fn switch_on(bug: &str) -> Result<(), String> {
+    Err(format!(
+        "{bug} is not in this build; `cargo run --release -p kv-tests --bin sim -- --mutants` builds the variant that has \
+         planted bugs, and runs it"
+    ))
+}
+
+/// Builds the variant and looks for each bug; success only if all are found and the control holds.
+pub(crate) fn find_all(only: &[String]) -> ExitCode {
+    let root = workspace();
+    let binary = match build(&root) {
+        Ok(binary) => binary,
+        Err(reason) => {
+            eprintln!("{reason}");
+            return ExitCode::from(2);
+        }
+    };
+    println!("{:<5} {:<66} {:>6} {:>8} {:>6}  by", "bug", "what", "found", "CPU s", "seed");
+    let mut missed = 0;
+    if only.is_empty() {
+        let control = search(&binary, None);
+        let holds = control.as_ref().is_some_and(|found| found.seed.is_none());
+        missed += u32::from(!holds);
+        let what = format!("the control: no bug, {CONTROL_RUNS} seeds");
+        println!("{:<5} {what:<66} {}", "-", if holds { "holds" } else { "FAILS" });
+    }
+    for (bug, what) in BUGS.iter().filter(|(bug, _)| only.is_empty() || only.iter().any(|other| other == bug)) {
+        match search(&binary, Some(bug)) {
+            Some(Found { seed: Some(seed), by, seconds }) => {
+                println!("{bug:<5} {what:<66} {:>6} {seconds:>8} {seed:>6}  {by}", "yes");
+            }
+            _ => {
+                missed += 1;
+                println!("{bug:<5} {what:<66} {:>6}", "NO");
+            }
+        }
+    }
+    if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// What a search came to.
+struct Found {
+    seed: Option<String>,
+    by: String,
+    seconds: String,
+}
+
+fn workspace() -> PathBuf {
+    let manifest = std::env::var("CARGO_MANIFEST_DIR").unwrap_or_else(|_| ".".to_owned());
+    let manifest = Path::new(&manifest);
+    manifest.parent().filter(|root| root.join("kv-core").is_dir()).unwrap_or(manifest).to_owned()
+}
+
+fn build(root: &Path) -> Result<PathBuf, String> {
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
+    let target = root.join("target/mutants");
+    let status = Command::new(cargo)
+        .current_dir(root)
+        .args(["build", "--release", "-p", "kv-tests", "--bin", "sim", "--target-dir"])
+        .arg(&target)
+        .env("RUSTFLAGS", "--cfg kv_mutants")
+        .status()
+        .map_err(|error| format!("cargo can't be run: {error}"))?;
+    if !status.success() {
+        return Err("the variant with planted bugs could not be built".to_owned());
+    }
+    Ok(target.join("release/sim"))
+}
+
+/// Runs seeds with a bug until one fails; `None` if the variant could not be run.
+fn search(binary: &Path, bug: Option<&str>) -> Option<Found> {
+    let mut command = Command::new(binary);
+    command.arg("--brief");
+    match bug {
+        Some(bug) => {
+            command.args(["--runs", "1000000", "--cpu-secs", &CPU_SECS_MAX.to_string(), "--mutant", bug]);
+        }
+        None => {
+            command.args(["--runs", &CONTROL_RUNS.to_string()]);
+        }
+    }
+    let output = command.output().ok()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let mut lines = text.lines().skip_while(|line| !line.ends_with(": FAILED"));
+    let seed = lines.next().and_then(|line| line.strip_prefix("seed ")?.strip_suffix(": FAILED")).map(str::to_owned);
+    if seed.is_none() && !output.status.success() {
+        return None;
+    }
+    let by = lines.next().unwrap_or_default().trim().chars().take(100).collect();
+    let seconds = text.lines().last()?.split(" s of CPU").next()?.rsplit(' ').next()?.to_owned();
+    Some(Found { seed, by, seconds })
+}

@@ -1,0 +1,306 @@
+//! The faults of a run: what goes wrong, when, and for how long.
+//!
+//! Fault model. A *crash* is a loss of power: writes that were not synced are lost, kept or torn sector by sector, as the
+//! simulated disk draws it, and a write under way is cut anywhere. A *kill* ends the process only. A *pause* stops a node's
+//! threads, not its clock. Crashed nodes start again by themselves, as a supervisor would start them.
+//!
+//! What survives is bounded by an [`Atlas`]: bits rot on the disks of so few nodes that every shard keeps a majority of whole
+//! replicas. A node whose log is damaged stays down, as it must refuse to start; it counts as damaged for good. The read index
+//! may be lost or altered on any node at any time, since nothing durable depends on it.
+
+use fastrand::Rng;
+use kv_core::types::{NodeId, ShardId};
+
+use super::{plan::Plan, world::World};
+
+/// Which nodes' disks may be damaged, so that a majority stays whole.
+#[derive(Debug)]
+pub struct Atlas {
+    damaged: Vec<usize>,
+    damaged_max: usize,
+}
+
+/// Draws the faults.
+#[derive(Debug)]
+pub struct Injector {
+    rng: Rng,
+    kinds: Vec<(Kind, f64)>,
+    lasts_micros: u64,
+    atlas: Atlas,
+}
+
+/// The kinds of fault, in the order of [`super::plan::Faults::kinds`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// One node loses its power.
+    Crash,
+    /// All nodes lose their power at once.
+    CrashAll,
+    /// A node loses its power, and once more while it recovers.
+    CrashInRecovery,
+    /// A process is killed.
+    Kill,
+    /// A node stands still.
+    Pause,
+    /// The network falls in two.
+    Partition,
+    /// One side does not hear the other.
+    PartitionOneWay,
+    /// One link is dead in one direction.
+    Link,
+    /// A disk is slow.
+    SlowDisk,
+    /// The next sync of a disk fails.
+    FailedSync,
+    /// A disk runs full.
+    DiskFull,
+    /// A bit flips in a log, while its node is down.
+    RotLog,
+    /// A bit flips in a checkpoint's file.
+    RotFile,
+    /// The read index is lost, while its node is down.
+    StoreLost,
+    /// A record of the read index is changed, while its node is down.
+    StoreAltered,
+    /// A leader is asked to hand over.
+    Transfer,
+}
+
+const KINDS: [Kind; 16] = [
+    Kind::Crash,
+    Kind::CrashAll,
+    Kind::CrashInRecovery,
+    Kind::Kill,
+    Kind::Pause,
+    Kind::Partition,
+    Kind::PartitionOneWay,
+    Kind::Link,
+    Kind::SlowDisk,
+    Kind::FailedSync,
+    Kind::DiskFull,
+    Kind::RotLog,
+    Kind::RotFile,
+    Kind::StoreLost,
+    Kind::StoreAltered,
+    Kind::Transfer,
+];
+
+/// What ends a fault that lasts.
+#[derive(Clone, Debug)]
+pub enum Mend {
+    /// These links carry messages again.
+    Links(Vec<(usize, usize)>),
+    /// The node's disk is as fast as before.
+    SlowDisk(usize),
+    /// The node's disk has room again.
+    DiskFull(usize),
+}
+
+impl Atlas {
+    fn new(plan: &Plan) -> Self {
+        let replicas_least = plan.replication.min(plan.nodes);
+        Self { damaged: Vec::new(), damaged_max: (replicas_least.saturating_sub(1) / 2) as usize }
+    }
+
+    /// Whether this node's disk may be damaged; if so it counts as damaged from now on.
+    fn admits(&mut self, node: usize) -> bool {
+        if self.damaged.contains(&node) {
+            return true;
+        }
+        let room = self.damaged.len() < self.damaged_max;
+        if room {
+            self.damaged.push(node);
+        }
+        room
+    }
+}
+
+impl Injector {
+    /// The faults of a plan.
+    #[must_use]
+    pub fn new(plan: &Plan) -> Self {
+        let often = plan.faults.kinds().map(|(_, often)| often);
+        Self {
+            rng: plan.stream("faults"),
+            kinds: KINDS.into_iter().zip(often).filter(|(_, often)| *often > 0.0).collect(),
+            lasts_micros: plan.faults.lasts_micros,
+            atlas: Atlas::new(plan),
+        }
+    }
+
+    /// Draws the next fault and how long it is until then, in microseconds; none if the plan has none.
+    pub fn draw(&mut self) -> Option<(u64, Kind)> {
+        let often: f64 = self.kinds.iter().map(|(_, often)| often).sum();
+        if self.kinds.is_empty() {
+            return None;
+        }
+        let delay = -60_000_000.0 / often * (1.0 - self.rng.f64()).ln();
+        let mut pick = self.rng.f64() * often;
+        let kind = self.kinds.iter().find(|(_, often)| {
+            pick -= often;
+            pick <= 0.0
+        });
+        Some((delay as u64 + 1, kind.unwrap_or(&self.kinds[0]).0))
+    }
+
+    /// Whether a node's disk may have been damaged.
+    #[must_use]
+    pub fn may_be_damaged(&self, node: usize) -> bool {
+        self.atlas.damaged.contains(&node)
+    }
+
+    /// How long a fault lasts, in microseconds: exponential.
+    fn lasts(&mut self) -> u64 {
+        let mean = self.lasts_micros as f64;
+        (-mean * (1.0 - self.rng.f64()).ln()).min(8.0 * mean) as u64 + 1_000
+    }
+}
+
+impl World {
+    /// Makes a fault happen, and draws the next.
+    pub(super) fn inject(&mut self, kind: Kind) {
+        let node = self.injector.rng.usize(..self.machines.len());
+        self.counts.faults[kind as usize] += 1;
+        self.trace.tell(self.now, || format!("FAULT {kind:?} (node {})", node + 1));
+        match kind {
+            Kind::Crash => self.crash_for_a_while(node, false),
+            Kind::CrashInRecovery => self.crash_for_a_while(node, true),
+            Kind::CrashAll => {
+                for node in 0..self.machines.len() {
+                    self.crash_for_a_while(node, false);
+                }
+            }
+            Kind::Kill => {
+                self.stop(node, false, "killed");
+                let after = self.restart_delay();
+                self.schedule_start(node, after);
+            }
+            Kind::Pause => {
+                let lasts = self.injector.lasts();
+                self.machines[node].paused_until = self.now + lasts;
+            }
+            Kind::Partition => self.partition(true),
+            Kind::PartitionOneWay => self.partition(false),
+            Kind::Link => {
+                let other = self.injector.rng.usize(..self.machines.len());
+                if other != node {
+                    self.cut_for_a_while(vec![(node, other)]);
+                }
+            }
+            Kind::SlowDisk => {
+                let factor = [10, 100, 1_000][self.injector.rng.usize(..3)];
+                self.machines[node].slow_factor = factor;
+                self.mend_later(Mend::SlowDisk(node));
+            }
+            Kind::FailedSync => self.machines[node].disk.fail_next_sync(),
+            Kind::DiskFull => {
+                let wholly = self.injector.rng.bool();
+                let free = if wholly { 0 } else { self.plan.settings.disk_reserve_bytes / 2 };
+                self.machines[node].bound_free_bytes(Some(free));
+                self.mend_later(Mend::DiskFull(node));
+            }
+            Kind::RotLog | Kind::RotFile => self.rot(node, kind),
+            Kind::StoreLost | Kind::StoreAltered => self.damage_store(node, kind),
+            Kind::Transfer => {
+                let shard = ShardId(self.injector.rng.u64(..=self.plan.shards));
+                let to = NodeId(self.injector.rng.u64(1..=self.plan.nodes));
+                self.ask_for_transfer(node, shard, to);
+            }
+        }
+        self.schedule_fault();
+    }
+
+    /// Ends a fault.
+    pub(super) fn mend(&mut self, mend: &Mend) {
+        match mend {
+            Mend::Links(links) => links.iter().for_each(|(from, to)| self.network.mend(*from, *to)),
+            Mend::SlowDisk(node) => self.machines[*node].slow_factor = 1,
+            Mend::DiskFull(node) => self.machines[*node].bound_free_bytes(None),
+        }
+    }
+
+    fn crash_for_a_while(&mut self, node: usize, again_in_recovery: bool) {
+        self.stop(node, true, "crashed");
+        if again_in_recovery {
+            let operations = self.injector.rng.u64(1..40);
+            self.machines[node].crash_after_operations = Some(operations);
+        }
+        let after = self.restart_delay();
+        self.schedule_start(node, after);
+    }
+
+    fn restart_delay(&mut self) -> u64 {
+        match self.injector.rng.u32(..3) {
+            0 => self.injector.rng.u64(1_000..50_000),
+            _ => self.injector.lasts(),
+        }
+    }
+
+    /// Cuts the ends in two sides, clients among them.
+    fn partition(&mut self, both_ways: bool) {
+        let nodes = self.machines.len();
+        let ends = nodes + self.clients.len();
+        let mut side: Vec<bool> = (0..ends).map(|_| self.injector.rng.bool()).collect();
+        if side[..nodes].iter().all(|here| *here == side[0]) {
+            let alone = self.injector.rng.usize(..nodes);
+            side[alone] = !side[alone];
+        }
+        let mut links = Vec::new();
+        for from in 0..ends {
+            for to in 0..ends {
+                if side[from] != side[to] && (both_ways || side[from]) && (from < nodes || to < nodes) {
+                    links.push((from, to));
+                }
+            }
+        }
+        self.cut_for_a_while(links);
+    }
+
+    fn cut_for_a_while(&mut self, links: Vec<(usize, usize)>) {
+        links.iter().for_each(|(from, to)| self.network.cut(*from, *to));
+        self.mend_later(Mend::Links(links));
+    }
+
+    fn mend_later(&mut self, mend: Mend) {
+        let after = self.injector.lasts();
+        self.schedule_mend(after, mend);
+    }
+
+    /// Takes the node down, flips a bit, starts it again: it must repair or refuse.
+    fn rot(&mut self, node: usize, kind: Kind) {
+        if !self.injector.atlas.admits(node) {
+            return;
+        }
+        self.stop(node, true, "crashed before a bit of it rots");
+        let what = if kind == Kind::RotLog {
+            self.flip_log_bit(node)
+        } else {
+            self.machines[node].disk.damage_any("files/", &mut self.injector.rng)
+        };
+        self.trace.tell(self.now, || format!("rot on node {}: {what:?}", node + 1));
+        let after = self.restart_delay();
+        self.schedule_start(node, after);
+    }
+
+    /// Flips one bit only: a sector lost whole at the very end of a log looks torn, which is the one hole of its rule.
+    fn flip_log_bit(&mut self, node: usize) -> Option<String> {
+        let disk = &self.machines[node].disk;
+        let segments: Vec<_> = disk.paths().into_iter().filter(|path| path.starts_with("log/")).collect();
+        let path = self.injector.rng.choice(segments)?;
+        let bits = 8 * disk.content(&path)?.len() as u64;
+        let bit = self.injector.rng.u64(..bits.max(1));
+        disk.flip_bit(&path, bit);
+        Some(format!("bit {bit} of {path}"))
+    }
+
+    fn damage_store(&mut self, node: usize, kind: Kind) {
+        self.stop(node, true, "crashed before its read index is damaged");
+        if kind == Kind::StoreLost {
+            self.machines[node].store.lose();
+        } else {
+            let _altered = self.machines[node].store.flip(&mut self.injector.rng);
+        }
+        let after = self.restart_delay();
+        self.schedule_start(node, after);
+    }
+}

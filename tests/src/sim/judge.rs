@@ -1,0 +1,389 @@
+//! What the world tells the checkers: facts about replicas, taken from what nodes put out, and the clients' history.
+//!
+//! A node is not believed about what it did: what its log holds is taken from the batches that it hands to its disk, what it
+//! promised from the messages that leave it, what it applied from its own report, which the checkers compare with all others.
+
+use std::collections::BTreeMap;
+
+use kv_core::{
+    checkpoint::job::CheckpointEvent,
+    command::{Action, Command, decode_batch, encoded_bytes_about},
+    io::{Answer, Operation, Output},
+    log::record::{EntryKind, LogEntry, Record, Recovered},
+    message::{PeerMessage, RaftMessage, RaftMessageKind},
+    node::{self, AppliedEntry},
+    types::{Digest, LogIndex, NodeId, ReplicaId, RequestId, ShardId, Term},
+};
+
+use super::{plan::Plan, world::World};
+use crate::{
+    check::{
+        Checkers,
+        view::{AppliedCommand, AppliedWrite, EntryMark, Fact, Place, ReplicaView, Role, Violation, hash_entry},
+    },
+    history::{History, Moment, Name, Seen},
+};
+
+/// The checkers with what they have to be told.
+pub struct Judge {
+    checkers: Checkers,
+    /// What clients saw.
+    pub history: History,
+    /// From this event on clients read every key a last time.
+    pub final_reads_from: u64,
+    now: Moment,
+    /// What is known of each replica, by node and shard.
+    replicas: Vec<Known>,
+    shards: usize,
+    /// The digest of each state of which one was told.
+    digests: BTreeMap<(ShardId, LogIndex), (Digest, NodeId)>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Known {
+    view: ReplicaView,
+    appended: LogIndex,
+    committed: LogIndex,
+    promised: Term,
+}
+
+impl Judge {
+    /// A judge before anything happened.
+    #[must_use]
+    pub fn new(plan: &Plan) -> Self {
+        let shards = plan.shards as usize + 1;
+        // By a clock that is as slow as any of the plan's.
+        let undecided_micros_max =
+            (plan.settings.async_micros_max * 1_000_000).div_ceil(1_000_000 - plan.drift_ppm_max) + 1;
+        Self {
+            checkers: Checkers::new(undecided_micros_max),
+            final_reads_from: u64::MAX,
+            history: History::default(),
+            now: Moment::default(),
+            replicas: vec![Known::default(); plan.nodes as usize * shards],
+            shards,
+            digests: BTreeMap::new(),
+        }
+    }
+
+    /// Goes on to the next event.
+    pub fn advance(&mut self, micros: u64) {
+        self.now.event += 1;
+        self.now.micros = micros;
+    }
+
+    /// This moment.
+    #[must_use]
+    pub fn moment(&self) -> Moment {
+        self.now
+    }
+
+    /// A moment of its own for a call or an answer, so that no two are at once.
+    pub fn own_moment(&mut self) -> Moment {
+        self.now.event += 1;
+        self.now
+    }
+
+    fn known(&mut self, node: usize, shard: ShardId) -> &mut Known {
+        &mut self.replicas[node * self.shards + shard.0 as usize]
+    }
+
+    fn place(&mut self, node: usize, shard: ShardId) -> Place {
+        self.known(node, shard).view.place
+    }
+
+    /// Judges what can only be judged at the end.
+    ///
+    /// # Errors
+    /// The first property that does not hold.
+    pub fn finish(&self, shards: &BTreeMap<Name, ShardId>) -> Result<(), Violation> {
+        let shard_of = |key: &Name| shards.get(key).copied().unwrap_or_default();
+        self.checkers.finish(&self.history, self.final_reads_from, shard_of)
+    }
+
+    fn tell(&mut self, fact: &Fact) -> Result<(), Violation> {
+        self.checkers.check(self.now, fact)
+    }
+}
+
+impl World {
+    /// Tells what a turn of a node did: roles before messages, what was applied before the answers, its new looks last.
+    pub(super) fn judge_turn(&mut self, node: usize, outputs: &[Output]) {
+        let mut facts = std::mem::take(&mut self.facts);
+        self.roles(node, &mut facts);
+        for output in outputs {
+            match output {
+                Output::LogBatch(batch) => {
+                    for record in &batch.records {
+                        self.recorded(node, record, &mut facts);
+                    }
+                }
+                // A snapshot's message waits for its files, and may leave when its term is over; it promises nothing.
+                Output::Send { message: PeerMessage::Raft { shard, message }, .. } => {
+                    self.promised(node, *shard, message, &mut facts);
+                }
+                _ => {}
+            }
+        }
+        self.applied(node, &mut facts);
+        for output in outputs {
+            if let Output::Reply { request, result: Ok(answer) } = output {
+                self.answered(node, *request, answer, &mut facts);
+            }
+        }
+        self.looks(node, &mut facts);
+        self.tell(&mut facts);
+        self.facts = facts;
+    }
+
+    fn tell(&mut self, facts: &mut Vec<Fact>) {
+        for fact in facts.drain(..) {
+            if let Err(violation) = self.judge.tell(&fact) {
+                self.failure.get_or_insert(violation);
+            }
+        }
+    }
+
+    /// Tells what a start of a node found on its disk.
+    pub(super) fn judge_start(&mut self, node: usize, recovered: &Recovered) {
+        let mut facts = std::mem::take(&mut self.facts);
+        let start = self.machines[node].start;
+        for (shard, found) in &recovered.shards {
+            let last_index = found.entries.last().map_or(found.boundary.index, |entry| entry.index);
+            let place = Place { node: NodeId(node as u64 + 1), shard: *shard, replica: found.replica };
+            let known = self.judge.known(node, *shard);
+            *known = Known { appended: last_index, committed: found.hard_state.commit, ..Known::default() };
+            known.view.place = place;
+            facts.push(Fact::Started {
+                place,
+                start,
+                term: found.hard_state.term,
+                vote: voted(found.hard_state.vote),
+                commit: found.hard_state.commit,
+                boundary: (found.boundary.index, found.boundary.term),
+                entries: found.entries.iter().map(mark).collect(),
+            });
+        }
+        self.tell(&mut facts);
+        self.facts = facts;
+    }
+
+    /// Tells what the checkpoint thread reports: a state has one digest, whoever computes it.
+    pub(super) fn judge_checkpoint(&mut self, node: usize, event: &CheckpointEvent) {
+        let (shard, footer) = match event {
+            CheckpointEvent::Durable { shard, footer, .. } => {
+                self.counts.checkpoints += 1;
+                (*shard, footer)
+            }
+            CheckpointEvent::Loaded { shard, footer, .. } => {
+                self.counts.loads += 1;
+                (*shard, footer)
+            }
+            _ => return,
+        };
+        self.trace.note([self.now, footer.header.index.0, footer.digest.0 as u64]);
+        self.trace.tell(self.now, || {
+            let what = if matches!(event, CheckpointEvent::Durable { .. }) { "checkpointed" } else { "loaded" };
+            format!("n{} {what} shard {shard} at {} with digest {}", node + 1, footer.header.index, footer.digest)
+        });
+        self.judge_digest(node, shard, footer.header.index, footer.digest);
+    }
+
+    /// Compares the digest of a state with what others told of the same state.
+    pub(super) fn judge_digest(&mut self, node: usize, shard: ShardId, index: LogIndex, digest: Digest) {
+        let here = NodeId(node as u64 + 1);
+        let (known, by) = *self.judge.digests.entry((shard, index)).or_insert((digest, here));
+        if known != digest {
+            let what = format!(
+                "shard {shard} at index {index} has the digest {digest} on node {here}, but {known} on node {by}"
+            );
+            self.fail("replicas that applied the same entries hold the same state", what);
+        }
+    }
+
+    fn roles(&mut self, node: usize, facts: &mut Vec<Fact>) {
+        let process = self.machines[node].process.as_ref().expect("it just took a turn");
+        for shard in process.node.changed_shards() {
+            let Some(status) = process.node.shard_status(*shard) else { continue };
+            let known = self.judge.known(node, *shard);
+            let led = known.view.role == Role::Leader && known.view.term == status.term;
+            known.view.place = Place { node: NodeId(node as u64 + 1), shard: *shard, replica: status.replica };
+            if status.role == node::Role::Leader && !led {
+                self.counts.elections += 1;
+                let mut last_index = status.last_index;
+                while process.node.entry(*shard, last_index).is_some_and(|entry| entry.term == status.term) {
+                    last_index.0 -= 1;
+                }
+                facts.push(Fact::BecameLeader { place: known.view.place, term: status.term, last_index });
+            }
+        }
+    }
+
+    fn recorded(&mut self, node: usize, record: &Record, facts: &mut Vec<Fact>) {
+        let known = self.judge.known(node, record.shard());
+        match record {
+            Record::Create { shard, replica, boundary, hard_state } => {
+                let place = Place { node: NodeId(node as u64 + 1), shard: *shard, replica: *replica };
+                known.view.place = place;
+                known.appended = boundary.index;
+                facts.push(Fact::Started {
+                    place,
+                    start: self.machines[node].start,
+                    term: hard_state.term,
+                    vote: voted(hard_state.vote),
+                    commit: hard_state.commit,
+                    boundary: (boundary.index, boundary.term),
+                    entries: Vec::new(),
+                });
+            }
+            Record::Entry { entry, .. } => {
+                known.appended = entry.index;
+                facts.push(Fact::Appended { place: known.view.place, entry: mark(entry) });
+            }
+            Record::Install { install, .. } => {
+                known.appended = install.index;
+                known.committed = known.committed.max(install.index);
+                let place = known.view.place;
+                let (index, term, digest) = (install.index, install.term, install.digest);
+                facts.push(Fact::Installed { place, index, term, digest });
+                self.counts.installs += 1;
+                self.judge_digest(node, place.shard, index, digest);
+            }
+            Record::HardState { .. } | Record::Boundary { .. } | Record::Tombstone { .. } => {}
+        }
+    }
+
+    fn promised(&mut self, node: usize, shard: ShardId, message: &RaftMessage, facts: &mut Vec<Fact>) {
+        use RaftMessageKind as K;
+        self.trace.note([message.kind as u64, message.term.0, message.index.0, message.commit.0]);
+        let known = self.judge.known(node, shard);
+        let vote = match message.kind {
+            // The answer to a heartbeat promises nothing that a leader counts; it may leave before its term is synced.
+            K::RequestPreVote | K::RequestPreVoteResponse | K::HeartbeatResponse => return,
+            K::RequestVote => Some(message.from),
+            K::RequestVoteResponse if !message.reject => Some(message.to),
+            _ => None,
+        };
+        let accepted = (message.kind == K::AppendResponse && !message.reject).then_some(message.index);
+        if vote.is_none() && accepted.is_none() && known.promised == message.term {
+            return;
+        }
+        known.promised = message.term;
+        let place = Place { node: NodeId(node as u64 + 1), shard, replica: message.from };
+        facts.push(Fact::Promised { place, term: message.term, vote, accepted });
+    }
+
+    fn answered(&mut self, node: usize, request: RequestId, answer: &Answer, facts: &mut Vec<Fact>) {
+        let process = self.machines[node].process.as_ref().expect("it just took a turn");
+        let Some((_, shard, operation)) = process.serving.get(&request) else { return };
+        let place = self.judge.place(node, *shard);
+        match (answer, operation) {
+            (Answer::Got { entry, revision, .. }, Operation::Get { key, .. }) => {
+                let entry = entry
+                    .as_ref()
+                    .map(|entry| Seen { revision: entry.revision, value: Name::of(entry.value.as_bytes()) });
+                facts.push(Fact::AnsweredRead { place, key: Name::of(key.as_bytes()), entry, at: *revision });
+            }
+            (Answer::Accepted { token }, Operation::Write { write, .. }) => {
+                let bytes = encoded_bytes_about(&Command::Write(write.clone())) as u64;
+                facts.push(Fact::AcceptedAsync { place, token: *token, bytes });
+            }
+            (Answer::Durable, Operation::WaitDurable { token }) => {
+                facts.push(Fact::SaidDurable { place, token: *token, durable: true });
+            }
+            (Answer::Lost, Operation::WaitDurable { token }) => {
+                facts.push(Fact::SaidDurable { place, token: *token, durable: false });
+            }
+            _ => {}
+        }
+    }
+
+    fn applied(&mut self, node: usize, facts: &mut Vec<Fact>) {
+        let process = self.machines[node].process.as_mut().expect("it just took a turn");
+        for entry in process.node.take_applied() {
+            self.counts.applied += 1;
+            self.trace.note([entry.shard.0, entry.index.0, entry.term.0]);
+            let place = self.judge.place(node, entry.shard);
+            self.commit(node, entry.shard, entry.index, facts);
+            match applied_commands(&entry) {
+                Ok(commands) => facts.push(Fact::Applied {
+                    place,
+                    entry: EntryMark {
+                        index: entry.index,
+                        term: entry.term,
+                        hash: hash_entry(entry.kind as u8, &entry.data),
+                    },
+                    commands,
+                    digest: None,
+                }),
+                Err(what) => self.fail("what is applied decodes", format!("{place}, index {}: {what}", entry.index)),
+            }
+        }
+    }
+
+    /// Tells that entries are committed, those only that the node has handed to its disk: the checkers know no others.
+    fn commit(&mut self, node: usize, shard: ShardId, index: LogIndex, facts: &mut Vec<Fact>) {
+        let known = self.judge.known(node, shard);
+        let index = index.min(known.appended);
+        if index > known.committed {
+            known.committed = index;
+            facts.push(Fact::Committed { place: known.view.place, index });
+        }
+    }
+
+    fn looks(&mut self, node: usize, facts: &mut Vec<Fact>) {
+        let shards: Vec<_> = {
+            let process = self.machines[node].process.as_ref().expect("it just took a turn");
+            process.node.changed_shards().iter().copied().collect()
+        };
+        for shard in shards {
+            let process = self.machines[node].process.as_ref().expect("it just took a turn");
+            let Some(status) = process.node.shard_status(shard) else { continue };
+            let mut view = super::machine::view(node, &status);
+            if !status.live {
+                // While a state is loaded nothing is known of it.
+                view.applied = self.judge.known(node, shard).view.applied;
+            }
+            // Beyond what it has on disk its log may hold what is about to be overwritten.
+            self.commit(node, shard, view.commit.min(status.persisted), facts);
+            let known = self.judge.known(node, shard);
+            if known.view != view {
+                known.view = view;
+                facts.push(Fact::View(view));
+            }
+        }
+    }
+}
+
+fn voted(vote: ReplicaId) -> Option<ReplicaId> {
+    (vote != ReplicaId(0)).then_some(vote)
+}
+
+fn mark(entry: &LogEntry) -> EntryMark {
+    EntryMark { index: entry.index, term: entry.term, hash: hash_entry(entry.kind as u8, &entry.data) }
+}
+
+fn applied_commands(entry: &AppliedEntry) -> Result<Vec<AppliedCommand>, String> {
+    if entry.kind != EntryKind::Commands {
+        return Ok(Vec::new());
+    }
+    let commands = decode_batch(&entry.data).map_err(|error| error.to_string())?;
+    if commands.len() != entry.outcomes.len() {
+        return Err(format!("{} commands have {} outcomes", commands.len(), entry.outcomes.len()));
+    }
+    let told = commands.iter().zip(&entry.outcomes).map(|(command, outcome)| {
+        let Command::Write(write) = command else {
+            return AppliedCommand { stamp: None, write: None, outcome: outcome.clone() };
+        };
+        let value = match &write.action {
+            Action::Put(value) => Some(Name::of(value.as_bytes())),
+            Action::Delete => None,
+        };
+        AppliedCommand {
+            stamp: write.session.map(|stamp| (stamp.session, stamp.sequence)),
+            write: Some(AppliedWrite { key: Name::of(write.key.as_bytes()), value }),
+            outcome: outcome.clone(),
+        }
+    });
+    Ok(told.collect())
+}

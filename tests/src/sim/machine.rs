@@ -1,0 +1,326 @@
+//! A machine: what outlives a process (disk, read index, clock), and the process while it is up.
+//!
+//! A process is what the shell runs: log, checkpoint worker and node, here driven by the world's events. It starts as the
+//! shell starts it: a fresh directory gets its log, then its identity, synced; a directory with an identity must have a whole
+//! log. Loss of power drops what was not synced; a call that is under way then is cut after a random number of the disk's
+//! operations, so that a crash lands inside writes, syncs, renames and recoveries.
+
+use std::{
+    collections::BTreeMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
+
+use fastrand::Rng;
+use kv_core::{
+    checkpoint::{
+        Worker,
+        job::{CheckpointEvent, CheckpointJob},
+        newest_footers,
+    },
+    disk::FileDisk,
+    founding::{FoundingRecord, Member},
+    io::{Input, Operation, Output},
+    log::{
+        Log, LogError, LogSettings,
+        record::{LogBatch, LogReport, Recovered},
+    },
+    message::Lane,
+    node::{Node, Opening, Role, ShardStatus},
+    types::{Digest, Durability, Incarnation, LogIndex, NodeId, RequestId, ShardId, Time},
+};
+
+use super::{clock::Clock, plan::Plan};
+use crate::{
+    check::view::{self, Place, ReplicaView},
+    disk::{MemoryStore, SimDisk, SimFileDisk, SimLogDisk},
+};
+
+/// Connections between two nodes.
+pub const LANES: usize = Lane::Snapshot as usize + 1;
+
+/// The file that says that this directory is a node's.
+const IDENTITY: &str = "identity";
+
+/// One machine.
+pub struct Machine {
+    id: NodeId,
+    /// Its clock.
+    pub clock: Clock,
+    /// Its disk.
+    pub disk: SimDisk,
+    /// Its read index.
+    pub store: MemoryStore,
+    /// What is random on it.
+    pub rng: Rng,
+    /// Counts the processes that were started or are about to be; an event for an earlier one is ignored.
+    pub start: u64,
+    /// What runs.
+    pub process: Option<Process>,
+    /// Why the node refuses to start, if it does.
+    pub refused: Option<String>,
+    /// Until then its threads stand still.
+    pub paused_until: u64,
+    /// How many times slower than usual its disk is.
+    pub slow_factor: u64,
+    /// The next start is cut short by a crash after this many of the disk's operations.
+    pub crash_after_operations: Option<u64>,
+    founding: FoundingRecord,
+}
+
+/// A running process.
+pub struct Process {
+    /// The node.
+    pub node: Node<MemoryStore>,
+    log: Log<SimLogDisk>,
+    worker: Worker<SimFileDisk, MemoryStore>,
+    /// What waits for the next turn.
+    pub inbox: Vec<Input>,
+    /// What the log is writing.
+    pub writing: Option<LogBatch>,
+    /// Whether a turn is scheduled.
+    pub turn_scheduled: bool,
+    /// Whether a step of the checkpoint worker is scheduled.
+    pub step_scheduled: bool,
+    /// The node's thread is busy until then.
+    pub busy_until: u64,
+    /// Requests that have not been answered: who asked, for which shard, what.
+    pub serving: BTreeMap<RequestId, (usize, ShardId, Operation)>,
+}
+
+/// Why a process did not come up.
+pub enum StartError {
+    /// It refuses, for damage.
+    Corrupt(String),
+    /// Its disk failed.
+    Disk(String),
+}
+
+/// The record that founds the cluster of a plan.
+#[must_use]
+pub fn founding_record(plan: &Plan) -> FoundingRecord {
+    let members = (1..=plan.nodes)
+        .map(|id| Member {
+            node: NodeId(id),
+            incarnation: Incarnation(u128::from(plan.seed) << 64 | u128::from(id)),
+            peer_address: format!("node-{id}:7201"),
+            zone: String::new(),
+            weight: 1,
+        })
+        .collect();
+    FoundingRecord {
+        members,
+        shards: plan.shards as u32,
+        replication: plan.replication as u32,
+        durability: Durability::Sync,
+    }
+}
+
+/// A replica as the checkers want it described.
+#[must_use]
+pub fn view(node: usize, status: &ShardStatus) -> ReplicaView {
+    ReplicaView {
+        place: Place { node: NodeId(node as u64 + 1), shard: status.shard, replica: status.replica },
+        role: match status.role {
+            Role::Leader => view::Role::Leader,
+            Role::Follower => view::Role::Follower,
+            Role::Candidate => view::Role::Candidate,
+            Role::PreCandidate => view::Role::PreCandidate,
+        },
+        term: status.term,
+        vote: (status.vote.0 != 0).then_some(status.vote),
+        leader: None,
+        commit: status.commit,
+        applied: status.applied,
+        first_index: status.first_index,
+        last_index: status.last_index,
+        arc: None,
+        epoch: status.epoch,
+    }
+}
+
+impl Machine {
+    /// A machine with an empty disk.
+    #[must_use]
+    pub fn new(id: NodeId, clock: Clock, plan: &Plan) -> Self {
+        Self {
+            id,
+            clock,
+            disk: SimDisk::new(),
+            store: MemoryStore::default(),
+            rng: plan.stream(&format!("machine {id}")),
+            start: 0,
+            process: None,
+            refused: None,
+            paused_until: 0,
+            slow_factor: 1,
+            crash_after_operations: None,
+            founding: founding_record(plan),
+        }
+    }
+
+    /// Starts the process; what its first turn's outputs begin with is appended.
+    ///
+    /// # Errors
+    /// If it refuses, or its disk fails under it.
+    pub fn open(&mut self, plan: &Plan, now: u64, outputs: &mut Vec<Output>) -> Result<Recovered, StartError> {
+        if let Some(operations) = self.crash_after_operations.take() {
+            self.disk.power_off_after(operations);
+        }
+        let opened = self.try_open(plan, now, outputs);
+        if self.disk.is_off() {
+            self.disk.crash(&mut self.rng);
+            return Err(StartError::Disk("the power was lost during the start".to_owned()));
+        }
+        // What is left of a countdown that did not come to its end.
+        self.disk.kill();
+        let (process, recovered) = opened.inspect_err(|error| {
+            if let StartError::Corrupt(reason) = error {
+                self.refused = Some(reason.clone());
+            }
+        })?;
+        self.process = Some(process);
+        Ok(recovered)
+    }
+
+    fn try_open(
+        &mut self,
+        plan: &Plan,
+        now: u64,
+        outputs: &mut Vec<Output>,
+    ) -> Result<(Process, Recovered), StartError> {
+        let disk = |error: kv_core::disk::DiskError| StartError::Disk(error.to_string());
+        let settings = LogSettings { segment_bytes: plan.segment_bytes as usize, log_bytes_max: plan.log_bytes_max };
+        let mut files = self.disk.files();
+        let founded = files.size(IDENTITY).map_err(disk)?.is_some();
+        let (log, recovered) = if founded {
+            Log::open(self.disk.log(), settings).map_err(refusal)?
+        } else {
+            // A log without an identity was made by a start that was cut short: nothing was ever answered on its strength.
+            let log = match Log::create(self.disk.log(), settings.clone()) {
+                Err(LogError::Exists) => Log::open(self.disk.log(), settings).map_err(refusal)?.0,
+                other => other.map_err(refusal)?,
+            };
+            files.write(IDENTITY, 0, &self.id.0.to_le_bytes()).map_err(disk)?;
+            files.sync(IDENTITY).map_err(disk)?;
+            files.sync_directory("").map_err(disk)?;
+            (log, Recovered::default())
+        };
+        let footers = newest_footers(&mut files).map_err(|error| StartError::Disk(format!("{error:?}")))?;
+        let opening = Opening {
+            node: self.id,
+            record: self.founding.clone(),
+            recovered: recovered.clone(),
+            footers,
+            settings: plan.settings.clone(),
+            seed: self.rng.u64(..),
+            run: self.rng.u64(..),
+            now: self.clock.at(now),
+        };
+        let mut node =
+            Node::open(opening, self.store.clone(), outputs).map_err(|error| StartError::Corrupt(error.to_string()))?;
+        node.watch_applied();
+        let worker = Worker::new(files, self.store.clone());
+        let process = Process {
+            node,
+            log,
+            worker,
+            inbox: Vec::new(),
+            writing: None,
+            turn_scheduled: false,
+            step_scheduled: false,
+            busy_until: now,
+            serving: BTreeMap::new(),
+        };
+        Ok((process, recovered))
+    }
+
+    /// Bounds what is free on the disk from now on, or takes the bound away.
+    pub fn bound_free_bytes(&mut self, free: Option<u64>) {
+        self.disk.set_bytes_max(Some(u64::MAX));
+        let used = u64::MAX - self.disk.bytes_free().expect("a bound was just set");
+        self.disk.set_bytes_max(free.map(|free| used + free));
+    }
+
+    /// Takes all faults off the disk.
+    pub fn heal_disk(&mut self) {
+        self.disk.set_bytes_max(None);
+        self.disk.kill();
+    }
+
+    /// Ends the process, wherever it is. With the power, what was not synced is lost.
+    pub fn stop(&mut self, power: bool) {
+        if let Some(mut process) = self.process.take() {
+            // The threads for log and checkpoints may be in the middle of something.
+            if self.rng.u32(..4) > 0 {
+                self.disk.power_off_after(self.rng.u64(..6));
+                if process.writing.is_some() {
+                    let _cut_short = process.write_log();
+                }
+                if process.step_scheduled {
+                    let _cut_short = process.step();
+                }
+            }
+        }
+        if power {
+            self.disk.crash(&mut self.rng);
+        } else {
+            self.disk.kill();
+        }
+    }
+
+    /// A replica as its node would tell it.
+    #[must_use]
+    pub fn shard_status(&self, shard: ShardId) -> Option<ShardStatus> {
+        self.process.as_ref()?.node.shard_status(shard)
+    }
+
+    /// The digest of a replica's whole state, and the index at which it stands.
+    #[must_use]
+    pub fn state_digest(&self, shard: ShardId) -> Option<(LogIndex, Digest)> {
+        let node = &self.process.as_ref()?.node;
+        Some((node.shard_status(shard)?.applied, node.state_digest(shard).ok()??))
+    }
+}
+
+impl Process {
+    /// A turn of the node.
+    ///
+    /// # Errors
+    /// If it panics: with what words.
+    pub fn turn(&mut self, now: Time, inputs: &mut Vec<Input>, outputs: &mut Vec<Output>) -> Result<(), String> {
+        catch_unwind(AssertUnwindSafe(|| self.node.turn(now, inputs, outputs))).map_err(|panic| words(&*panic))
+    }
+
+    /// Writes and syncs the batch that is being written.
+    ///
+    /// # Errors
+    /// If the log failed: the process must stop.
+    pub fn write_log(&mut self) -> Result<LogReport, String> {
+        let batch = self.writing.take().ok_or("no batch is being written")?;
+        self.log.append(&batch).map_err(|error| error.to_string())
+    }
+
+    /// Gives the checkpoint worker a job.
+    pub fn submit(&mut self, job: CheckpointJob) {
+        self.worker.submit(job);
+    }
+
+    /// Lets the checkpoint worker do one step; true if nothing is left to do.
+    pub fn step(&mut self) -> (Vec<CheckpointEvent>, bool) {
+        let step = self.worker.step();
+        (step.events, step.idle)
+    }
+}
+
+fn refusal(error: LogError) -> StartError {
+    match error {
+        LogError::Disk(error) => StartError::Disk(error.to_string()),
+        other => StartError::Corrupt(other.to_string()),
+    }
+}
+
+/// What a panic said.
+fn words(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "without words".to_owned())
+}

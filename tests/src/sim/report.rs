@@ -1,0 +1,146 @@
+//! What a run did, in numbers, and messages in words for the trace.
+
+use std::{collections::BTreeMap, fmt};
+
+use kv_core::message::{PeerMessage, RaftMessage};
+
+use super::plan::Plan;
+use crate::check::view::Violation;
+
+/// What happened in a run.
+#[derive(Clone, Debug, Default)]
+pub struct Counts {
+    /// Events.
+    pub events: u64,
+    /// Turns of all nodes.
+    pub turns: u64,
+    /// Messages between nodes.
+    pub messages: u64,
+    /// Log batches synced.
+    pub syncs: u64,
+    /// Processes started.
+    pub starts: u64,
+    /// Starts refused for damage.
+    pub refused_starts: u64,
+    /// Processes that stopped by themselves, not trusting their disk.
+    pub fail_stops: u64,
+    /// Elections won.
+    pub elections: u64,
+    /// Entries applied, on all replicas.
+    pub applied: u64,
+    /// Checkpoints made.
+    pub checkpoints: u64,
+    /// States loaded and proven at start.
+    pub loads: u64,
+    /// States that had to come from a peer.
+    pub states_lost: u64,
+    /// Snapshots installed.
+    pub installs: u64,
+    /// Replicas taken out of service by themselves.
+    pub quarantines: u64,
+    /// Sessions found expired by clients.
+    pub expired: u64,
+    /// Attempts of clients.
+    pub attempts: u64,
+    /// Faults by kind, in the order of [`super::plan::Faults::kinds`].
+    pub faults: [u64; 16],
+    /// Operations by what was asked and what was told.
+    pub operations: BTreeMap<(&'static str, &'static str), u64>,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// What it was.
+    pub plan: Plan,
+    /// What happened.
+    pub counts: Counts,
+    /// Simulated microseconds.
+    pub simulated_micros: u64,
+    /// The hash of all that happened.
+    pub trace_hash: u64,
+    /// The property that did not hold.
+    pub failure: Option<Violation>,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let counts = &self.counts;
+        writeln!(
+            f,
+            "  {} s, {} events, {} turns, {} messages, {} syncs; trace {:016x}",
+            self.simulated_micros / 1_000_000,
+            counts.events,
+            counts.turns,
+            counts.messages,
+            counts.syncs,
+            self.trace_hash
+        )?;
+        writeln!(
+            f,
+            "  {} elections, {} applied, {} checkpoints, {} loads, {} snapshots installed, {} states lost, {} quarantined; \
+             {} starts, {} refused, {} fail-stops",
+            counts.elections,
+            counts.applied,
+            counts.checkpoints,
+            counts.loads,
+            counts.installs,
+            counts.states_lost,
+            counts.quarantines,
+            counts.starts,
+            counts.refused_starts,
+            counts.fail_stops
+        )?;
+        write!(f, "  faults:")?;
+        for ((name, _), count) in self.plan.faults.kinds().iter().zip(counts.faults).filter(|(_, count)| *count > 0) {
+            write!(f, " {name} {count}")?;
+        }
+        write!(f, "\n  operations ({} attempts, {} sessions expired):", counts.attempts, counts.expired)?;
+        for ((asked, told), count) in &counts.operations {
+            write!(f, " {asked}/{told} {count}")?;
+        }
+        Ok(())
+    }
+}
+
+/// A message in a few words.
+#[must_use]
+pub fn short(message: &PeerMessage) -> String {
+    match message {
+        PeerMessage::Raft { shard, message } => format!("s{shard} {}", short_raft(message)),
+        PeerMessage::SnapshotChunk { shard, stream, file, offset, bytes } => {
+            format!("s{shard} chunk of stream {stream}: file {file} from {offset}, {} B", bytes.len())
+        }
+        PeerMessage::SnapshotOffer { shard, stream, manifest, message } => format!(
+            "s{shard} offer {stream}: {} files at {}, {}",
+            manifest.files.len(),
+            manifest.index,
+            if message.is_some() { "snapshot" } else { "state" }
+        ),
+        PeerMessage::MapTell(map) => format!("map {}", map.version),
+        other => format!("{other:?}"),
+    }
+}
+
+fn short_raft(message: &RaftMessage) -> String {
+    let mut out = format!("{:?} {}->{} t{}", message.kind, message.from, message.to, message.term);
+    if message.index.0 > 0 {
+        out += &format!(" i{}/t{}", message.index, message.log_term);
+    }
+    if let (Some(first), Some(last)) = (message.entries.first(), message.entries.last()) {
+        out += &format!(" entries {}..{}", first.index, last.index);
+    }
+    if message.commit.0 > 0 {
+        out += &format!(" c{}", message.commit);
+    }
+    if message.reject {
+        out += &format!(" refused, hint {}", message.reject_hint);
+    }
+    if let Some(snapshot) = &message.snapshot {
+        out += &format!(" snapshot {}/t{}", snapshot.index, snapshot.term);
+    }
+    if !message.context.is_empty() {
+        out += &format!(" context {}", message.context.escape_ascii());
+    }
+    out
+}
