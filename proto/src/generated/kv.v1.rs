@@ -1997,7 +1997,7 @@ pub struct PeerMessage {
     /// What it says.
     #[prost(
         oneof = "peer_message::Body",
-        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15"
+        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13"
     )]
     pub body: ::core::option::Option<peer_message::Body>,
 }
@@ -2039,15 +2039,9 @@ pub mod peer_message {
         /// How the sender is reached, for the meta shard's record.
         #[prost(message, tag = "12")]
         DescribeNode(super::Node),
-        /// Asks a node whether it is founded.
-        #[prost(message, tag = "13")]
-        FoundingAsk(super::FoundingAsk),
-        /// Answers FoundingAsk.
-        #[prost(message, tag = "14")]
-        FoundingAnswer(super::FoundingAnswer),
-        /// The founding record, for a member that has none.
-        #[prost(message, tag = "15")]
-        FoundingOffer(super::FoundingRecord),
+        /// About the founding of the cluster, in kv-core's own frozen encoding.
+        #[prost(bytes, tag = "13")]
+        Founding(::prost::bytes::Bytes),
     }
 }
 /// A raft message, all its fields.
@@ -2267,45 +2261,6 @@ pub struct MapAsk {
     /// The version that the sender has; 0 if none.
     #[prost(uint64, tag = "1")]
     pub map_version: u64,
-}
-/// Asks a node whether it is founded.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct FoundingAsk {
-    /// Digest of what the sender is configured with: members, shards, replicas, durability, ring version.
-    #[prost(fixed64, tag = "1")]
-    pub configuration_digest: u64,
-}
-/// Answers FoundingAsk.
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct FoundingAnswer {
-    /// The sender's incarnation: 16 bytes, highest first.
-    #[prost(bytes = "bytes", tag = "1")]
-    pub incarnation: ::prost::bytes::Bytes,
-    /// Digest of what it is configured with.
-    #[prost(fixed64, tag = "2")]
-    pub configuration_digest: u64,
-    /// The record that it was founded by; not set if it is not founded.
-    #[prost(message, optional, tag = "3")]
-    pub record: ::core::option::Option<FoundingRecord>,
-}
-/// What a cluster was founded with. The cluster's id is the hash of the record's own encoding.
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct FoundingRecord {
-    /// The members, ascending by node. Client addresses are not set.
-    #[prost(message, repeated, tag = "1")]
-    pub members: ::prost::alloc::vec::Vec<Node>,
-    /// Number of shards, the meta shard not counted.
-    #[prost(uint32, tag = "2")]
-    pub shards: u32,
-    /// Number of replicas of a shard.
-    #[prost(uint32, tag = "3")]
-    pub replication: u32,
-    /// Which hash puts keys on the ring.
-    #[prost(uint32, tag = "4")]
-    pub ring_version: u32,
-    /// When writes are acknowledged that do not say.
-    #[prost(enumeration = "Durability", tag = "5")]
-    pub durability: i32,
 }
 /// What a connection carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
