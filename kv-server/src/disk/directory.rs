@@ -3,14 +3,14 @@
 //! | name | what it is |
 //! |---|---|
 //! | `lock` | locked as long as a process uses the directory |
-//! | `identity` | format, node id, incarnation; written once, with a checksum |
-//! | `founding` | the record of the cluster's founding, written once it is known, with a checksum |
+//! | `identity` | format, node id, incarnation, and the cluster's founding record once it is known |
 //! | `log/` | the log's segments |
 //! | `checkpoints/` | base and delta files |
 //! | `index/` | the read index, which may be deleted at any time |
 //!
 //! The log is made before the identity, and the identity is synced before the node says its first word. So a directory with
-//! an identity and without a log was damaged, and one with a log and nothing else is an interrupted first start.
+//! an identity and without a log was damaged, and one with a log and nothing else is an interrupted first start. Incarnation
+//! and record are in one file, so that a directory can't lose the one and pass for unfounded with the other.
 
 use std::{
     fmt,
@@ -21,9 +21,10 @@ use std::{
 
 use bytes::Bytes;
 use kv_core::{
-    codec::{CodecError, Reader, put_bytes, put_u32, put_u64, put_u128},
+    codec::{Reader, put_bytes, put_u32, put_u64},
     disk::DiskError,
-    types::{Incarnation, NodeId},
+    founding::IdentityFile,
+    types::NodeId,
 };
 
 use super::{disk_error, sync_directory};
@@ -31,16 +32,14 @@ use super::{disk_error, sync_directory};
 /// The format of data directories that this version reads and writes. It grows when what is on disk changes.
 pub const DATA_FORMAT: u32 = 1;
 
-/// First bytes of the files `identity` and `founding`.
+/// First bytes of the file `identity`.
 const MAGIC: u64 = u64::from_le_bytes(*b"kv-data\0");
 
 /// A directory that this process uses, and no other can.
 #[derive(Debug)]
 pub struct DataDirectory {
     path: PathBuf,
-    node: NodeId,
-    incarnation: Incarnation,
-    fresh: bool,
+    identity: Option<IdentityFile>,
     /// Held for its lock.
     _lock: File,
 }
@@ -80,34 +79,27 @@ impl From<DiskError> for DirectoryError {
 }
 
 impl DataDirectory {
-    /// Takes a directory for this node, making it if it does not exist. A directory that was never used gets `incarnation`,
-    /// written only by [`DataDirectory::write_identity`].
+    /// Takes a directory for this node, making it if it does not exist.
     ///
     /// # Errors
-    /// If it is in use, foreign, damaged, of an unknown format, or can't be read.
-    pub fn open(path: &Path, node: NodeId, incarnation: Incarnation) -> Result<Self, DirectoryError> {
+    /// If it is in use, another node's, damaged, of an unknown format, or can't be read.
+    pub fn open(path: &Path, node: NodeId) -> Result<Self, DirectoryError> {
         fs::create_dir_all(path).map_err(|error| disk_error("make", path, &error))?;
         let lock = lock(path)?;
-        let (incarnation, fresh) = match read_checked(&path.join("identity"))? {
-            Some(content) => (decode_identity(path, node, content)?, false),
+        let identity = match read_checked(&path.join("identity"))? {
+            Some(content) => Some(decode_identity(path, node, &content)?),
             None => {
                 clear_interrupted_start(path)?;
-                (incarnation, true)
+                None
             }
         };
-        Ok(Self { path: path.to_owned(), node, incarnation, fresh, _lock: lock })
+        Ok(Self { path: path.to_owned(), identity, _lock: lock })
     }
 
-    /// Whether it was never used before: it has no identity yet, and no log.
+    /// What it says of its node; `None` if it was never used.
     #[must_use]
-    pub fn is_fresh(&self) -> bool {
-        self.fresh
-    }
-
-    /// The directory's incarnation.
-    #[must_use]
-    pub fn incarnation(&self) -> Incarnation {
-        self.incarnation
+    pub fn identity(&self) -> Option<&IdentityFile> {
+        self.identity.as_ref()
     }
 
     /// Where the directory is.
@@ -122,40 +114,14 @@ impl DataDirectory {
         self.path.join(name)
     }
 
-    /// Writes and syncs the identity of a fresh directory. The log must be there by now.
+    /// Writes and syncs what it says of its node. The log must be there by now.
     ///
     /// # Errors
     /// If it can't.
-    pub fn write_identity(&mut self) -> Result<(), DirectoryError> {
-        let mut content = Vec::new();
-        put_u64(&mut content, self.node.0);
-        put_u128(&mut content, self.incarnation.0);
-        write_checked(&self.path, "identity", &content)?;
-        self.fresh = false;
+    pub fn write_identity(&mut self, identity: IdentityFile) -> Result<(), DirectoryError> {
+        write_checked(&self.path, "identity", &identity.encode())?;
+        self.identity = Some(identity);
         Ok(())
-    }
-
-    /// The founding record, if it was written.
-    ///
-    /// # Errors
-    /// If it is damaged or can't be read.
-    pub fn founding_record(&self) -> Result<Option<Bytes>, DirectoryError> {
-        let path = self.path.join("founding");
-        let Some(mut content) = read_checked(&path)? else { return Ok(None) };
-        match content.bytes() {
-            Ok(record) => Ok(Some(record)),
-            Err(_) => Err(DirectoryError::Damaged(damaged(&path))),
-        }
-    }
-
-    /// Writes and syncs the founding record.
-    ///
-    /// # Errors
-    /// If it can't.
-    pub fn write_founding_record(&self, record: &[u8]) -> Result<(), DirectoryError> {
-        let mut content = Vec::new();
-        put_bytes(&mut content, record);
-        write_checked(&self.path, "founding", &content)
     }
 }
 
@@ -179,14 +145,12 @@ fn lock(path: &Path) -> Result<File, DirectoryError> {
 
 /// A directory without identity holds nothing that anybody was promised, unless something else says that it did.
 fn clear_interrupted_start(path: &Path) -> Result<(), DirectoryError> {
-    for name in ["founding", "checkpoints"] {
-        if path.join(name).exists() {
-            return Err(DirectoryError::Damaged(format!(
-                "{} holds data ({name}) but its file `identity` is missing; restore the directory as a whole, or move it \
-                 away and add this node under a new id",
-                path.display()
-            )));
-        }
+    if path.join("checkpoints").exists() {
+        return Err(DirectoryError::Damaged(format!(
+            "{} holds checkpoints but its file `identity` is missing; restore the directory as a whole, or move it away \
+             and add this node under a new id",
+            path.display()
+        )));
     }
     let log = path.join("log");
     match fs::remove_dir_all(&log) {
@@ -195,15 +159,15 @@ fn clear_interrupted_start(path: &Path) -> Result<(), DirectoryError> {
     }
 }
 
-fn decode_identity(path: &Path, node: NodeId, mut content: Reader) -> Result<Incarnation, DirectoryError> {
-    let fields = |content: &mut Reader| -> Result<_, CodecError> { Ok((content.u64()?, content.u128()?)) };
-    let (stored, incarnation) =
-        fields(&mut content).map_err(|_| DirectoryError::Damaged(damaged(&path.join("identity"))))?;
-    if stored != node.0 {
+fn decode_identity(path: &Path, node: NodeId, content: &Bytes) -> Result<IdentityFile, DirectoryError> {
+    let identity =
+        IdentityFile::decode(content).map_err(|_| DirectoryError::Damaged(damaged(&path.join("identity"))))?;
+    if identity.node != node {
         return Err(DirectoryError::Foreign(format!(
             "{} is the data directory of node {stored}, and this is node {node}; start it with --node {stored}, or give \
              this node a directory of its own",
-            path.display()
+            path.display(),
+            stored = identity.node
         )));
     }
     if !path.join("log").exists() {
@@ -213,7 +177,7 @@ fn decode_identity(path: &Path, node: NodeId, mut content: Reader) -> Result<Inc
             path.display()
         )));
     }
-    Ok(Incarnation(incarnation))
+    Ok(identity)
 }
 
 /// Writes magic, format, content and checksum so that the file is either whole or not there.
@@ -235,7 +199,7 @@ fn write_checked(directory: &Path, name: &str, content: &[u8]) -> Result<(), Dir
 }
 
 /// The content of a file that [`write_checked`] wrote; `None` if it does not exist.
-fn read_checked(path: &Path) -> Result<Option<Reader>, DirectoryError> {
+fn read_checked(path: &Path) -> Result<Option<Bytes>, DirectoryError> {
     let bytes = match fs::read(path) {
         Ok(bytes) => Bytes::from(bytes),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -259,7 +223,7 @@ fn read_checked(path: &Path) -> Result<Option<Reader>, DirectoryError> {
     if stored != checksum(&bytes[..bytes.len() - 8]) || reader.finish().is_err() {
         return Err(damage());
     }
-    Ok(Some(Reader::new(content)))
+    Ok(Some(content))
 }
 
 fn damaged(path: &Path) -> String {
@@ -276,42 +240,43 @@ fn checksum(bytes: &[u8]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kv_core::types::Incarnation;
 
     const NODE: NodeId = NodeId(2);
 
+    fn identity() -> IdentityFile {
+        IdentityFile { node: NODE, incarnation: Incarnation(99), lowest: Some(Incarnation(5)), record: None }
+    }
+
     fn used(path: &Path) {
-        let mut directory = DataDirectory::open(path, NODE, Incarnation(99)).unwrap();
-        assert!(directory.is_fresh());
+        let mut directory = DataDirectory::open(path, NODE).unwrap();
+        assert_eq!(directory.identity(), None);
         fs::create_dir(directory.join("log")).unwrap();
-        directory.write_identity().unwrap();
-        directory.write_founding_record(b"record").unwrap();
+        directory.write_identity(identity()).unwrap();
     }
 
     #[test]
-    fn a_directory_keeps_its_identity_and_founding_record() {
+    fn a_directory_keeps_its_identity() {
         let path = tempfile::tempdir().unwrap();
         used(path.path());
-        let directory = DataDirectory::open(path.path(), NODE, Incarnation(1)).unwrap();
-        assert!(!directory.is_fresh());
-        assert_eq!(directory.incarnation(), Incarnation(99));
-        assert_eq!(directory.founding_record().unwrap(), Some(Bytes::from("record")));
+        let directory = DataDirectory::open(path.path(), NODE).unwrap();
+        assert_eq!(directory.identity(), Some(&identity()));
     }
 
     #[test]
     fn a_directory_is_used_by_one_process_at_a_time() {
         let path = tempfile::tempdir().unwrap();
-        let first = DataDirectory::open(path.path(), NODE, Incarnation(99)).unwrap();
-        let second = DataDirectory::open(path.path(), NODE, Incarnation(99));
-        assert!(matches!(second, Err(DirectoryError::InUse(_))));
+        let first = DataDirectory::open(path.path(), NODE).unwrap();
+        assert!(matches!(DataDirectory::open(path.path(), NODE), Err(DirectoryError::InUse(_))));
         drop(first);
-        assert!(DataDirectory::open(path.path(), NODE, Incarnation(99)).is_ok());
+        assert!(DataDirectory::open(path.path(), NODE).is_ok());
     }
 
     #[test]
     fn another_nodes_directory_is_refused() {
         let path = tempfile::tempdir().unwrap();
         used(path.path());
-        let error = DataDirectory::open(path.path(), NodeId(3), Incarnation(1)).unwrap_err();
+        let error = DataDirectory::open(path.path(), NodeId(3)).unwrap_err();
         assert!(matches!(&error, DirectoryError::Foreign(message) if message.contains("--node 2")), "{error}");
     }
 
@@ -325,28 +290,29 @@ mod tests {
             let mut changed = bytes.clone();
             changed[at] ^= 1;
             fs::write(&file, changed).unwrap();
-            let error = DataDirectory::open(path.path(), NODE, Incarnation(1)).unwrap_err();
+            let error = DataDirectory::open(path.path(), NODE).unwrap_err();
             let unknown_format = (8..12).contains(&at);
             assert_eq!(matches!(error, DirectoryError::UnknownFormat(_)), unknown_format, "byte {at}: {error}");
             assert_eq!(matches!(error, DirectoryError::Damaged(_)), !unknown_format, "byte {at}: {error}");
         }
         fs::write(&file, &bytes[..bytes.len() - 1]).unwrap();
-        assert!(DataDirectory::open(path.path(), NODE, Incarnation(1)).is_err());
+        assert!(DataDirectory::open(path.path(), NODE).is_err());
     }
 
     #[test]
     fn an_interrupted_first_start_is_begun_anew_and_lost_data_is_not() {
         let path = tempfile::tempdir().unwrap();
         fs::create_dir(path.path().join("log")).unwrap();
-        assert!(DataDirectory::open(path.path(), NODE, Incarnation(1)).unwrap().is_fresh());
+        assert_eq!(DataDirectory::open(path.path(), NODE).unwrap().identity(), None);
         assert!(!path.path().join("log").exists());
         drop(path);
 
         let path = tempfile::tempdir().unwrap();
         used(path.path());
         fs::remove_dir(path.path().join("log")).unwrap();
-        assert!(matches!(DataDirectory::open(path.path(), NODE, Incarnation(1)), Err(DirectoryError::Damaged(_))));
+        assert!(matches!(DataDirectory::open(path.path(), NODE), Err(DirectoryError::Damaged(_))));
         fs::remove_file(path.path().join("identity")).unwrap();
-        assert!(matches!(DataDirectory::open(path.path(), NODE, Incarnation(1)), Err(DirectoryError::Damaged(_))));
+        fs::create_dir(path.path().join("checkpoints")).unwrap();
+        assert!(matches!(DataDirectory::open(path.path(), NODE), Err(DirectoryError::Damaged(_))));
     }
 }

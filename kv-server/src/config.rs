@@ -1,0 +1,173 @@
+//! What a server is started with. Where it comes from (a file, flags, the environment) is the binary's business.
+
+use std::{collections::BTreeMap, net::TcpListener, path::PathBuf};
+
+use kv_core::{
+    founding::{FoundingSettings, REPLICATION_DEFAULT, SHARDS_DEFAULT, WEIGHT_MAX},
+    settings::Settings,
+    shard_map::ADDRESS_BYTES_MAX,
+    types::{Durability, NodeId},
+};
+
+use crate::{
+    links::Links,
+    net,
+    stop::{Failure, Trouble},
+};
+
+/// Everything that a server is started with.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The node's id; one of the members.
+    pub node: NodeId,
+    /// All members of the cluster with the addresses by which their peers reach them: `host:port`.
+    pub members: BTreeMap<NodeId, String>,
+    /// Where to listen for peers; the node's address in `members` if not given.
+    pub peer_listen: Option<String>,
+    /// Where to listen for clients.
+    pub client_listen: String,
+    /// The address that clients are told; the one listened on if not given.
+    pub client_address: Option<String>,
+    /// Where to listen for health checks and metrics; nowhere if not given.
+    pub http_listen: Option<String>,
+    /// The data directory; made if it does not exist.
+    pub data: PathBuf,
+    /// Number of shards that a new cluster is founded with.
+    pub shards: u32,
+    /// Number of replicas of each shard in a new cluster.
+    pub replication: u32,
+    /// When writes that don't say are acknowledged in a new cluster.
+    pub durability: Durability,
+    /// The failure domain that the node stands in; empty means one of its own.
+    pub zone: String,
+    /// The node's share of the load against the others'.
+    pub weight: u32,
+    /// Whether it may listen beyond this machine without encryption.
+    pub insecure: bool,
+    /// Timing and bounds of the core.
+    pub settings: Settings,
+    /// Which links to peers are allowed.
+    pub links: Links,
+}
+
+impl Config {
+    /// A node of these members, with defaults for the rest: clients at a free port of this machine, no HTTP.
+    #[must_use]
+    pub fn new(node: NodeId, members: BTreeMap<NodeId, String>, data: impl Into<PathBuf>) -> Self {
+        Self {
+            node,
+            members,
+            peer_listen: None,
+            client_listen: "127.0.0.1:0".to_owned(),
+            client_address: None,
+            http_listen: None,
+            data: data.into(),
+            shards: SHARDS_DEFAULT,
+            replication: REPLICATION_DEFAULT,
+            durability: Durability::Sync,
+            zone: String::new(),
+            weight: 1,
+            insecure: false,
+            settings: Settings::default(),
+            links: Links::default(),
+        }
+    }
+
+    /// What all members must agree on to found a cluster.
+    pub(crate) fn founding(&self) -> FoundingSettings {
+        FoundingSettings {
+            members: self.members.clone(),
+            shards: self.shards,
+            replication: self.replication,
+            durability: self.durability,
+        }
+    }
+
+    /// Checks what can be checked before anything is touched.
+    ///
+    /// # Errors
+    /// `Configuration`, with what to change.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        let mistake = |message: String| Err(Failure::new(Trouble::Configuration, message));
+        if !self.members.contains_key(&self.node) {
+            let members: Vec<_> = self.members.keys().map(ToString::to_string).collect();
+            return mistake(format!(
+                "node {} is not in the cluster, which has {}; add it to `cluster`, or change `node`",
+                self.node,
+                members.join(", ")
+            ));
+        }
+        if let Err(error) = self.founding().check() {
+            return mistake(error.message().to_owned());
+        }
+        if self.weight == 0 || self.weight > WEIGHT_MAX {
+            return mistake(format!("the weight is {}; it can be 1 to {WEIGHT_MAX}", self.weight));
+        }
+        if self.zone.len() > ADDRESS_BYTES_MAX {
+            return mistake(format!("the zone's name is longer than {ADDRESS_BYTES_MAX} bytes"));
+        }
+        let settings = &self.settings;
+        if settings.heartbeat_ticks == 0 || settings.election_ticks < 2 * settings.heartbeat_ticks {
+            return mistake(format!(
+                "an election of {} ticks and a heartbeat of {} can't work; a heartbeat takes at least one tick, an \
+                 election at least two heartbeats",
+                settings.election_ticks, settings.heartbeat_ticks
+            ));
+        }
+        if !(1_000..=10_000_000).contains(&settings.tick_micros) {
+            return mistake(format!("a tick of {} us; it can be 1 ms to 10 s", settings.tick_micros));
+        }
+        Ok(())
+    }
+}
+
+/// The sockets that a server listens on, bound beforehand so that their ports are known.
+#[derive(Debug)]
+pub struct Listeners {
+    /// For peers.
+    pub peer: TcpListener,
+    /// For clients.
+    pub client: TcpListener,
+    /// For health checks and metrics.
+    pub http: Option<TcpListener>,
+}
+
+impl Listeners {
+    /// Binds what the configuration says.
+    ///
+    /// # Errors
+    /// If an address is in use, is no address, or could be reached from other machines without `insecure`.
+    pub fn bind(config: &Config) -> Result<Self, Failure> {
+        let own = config.members.get(&config.node).map_or("", String::as_str);
+        let peer = config.peer_listen.as_deref().unwrap_or(own);
+        Ok(Self {
+            peer: net::bind("peers", peer, config.insecure)?,
+            client: net::bind("clients", &config.client_listen, config.insecure)?,
+            http: match &config.http_listen {
+                Some(address) => Some(net::bind("HTTP", address, config.insecure)?),
+                None => None,
+            },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> Config {
+        let members = (1..=3).map(|id| (NodeId(id), format!("127.0.0.1:720{id}"))).collect();
+        Config::new(NodeId(1), members, "data")
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        assert_eq!(config().check(), Ok(()));
+        let message = |config: Config| config.check().unwrap_err().message;
+        assert!(message(Config { node: NodeId(4), ..config() }).contains("node 4 is not in the cluster"));
+        assert!(message(Config { shards: 0, ..config() }).contains("0 shards"));
+        assert!(message(Config { weight: 0, ..config() }).contains("weight is 0"));
+        let settings = Settings { election_ticks: 2, ..Settings::default() };
+        assert!(message(Config { settings, ..config() }).contains("election of 2 ticks"));
+    }
+}

@@ -1,0 +1,144 @@
+//! What nodes say to each other on the wire.
+
+use kv_core::{
+    checkpoint::job::{FileDescription, MANIFEST_FILES_MAX, Manifest},
+    error::Error,
+    founding::FoundingMessage,
+    message::{CHUNK_BYTES_MAX, PeerMessage},
+    types::{Digest, LogIndex, MapVersion, ShardId, Term},
+};
+use kv_proto::v1::{self, peer_message::Body};
+
+use super::{
+    cluster::{map_from_wire, map_to_wire, node_from_wire, node_to_wire},
+    id_from_wire, id_to_wire,
+    raft::{raft_from_wire, raft_to_wire},
+};
+
+/// Longest name of a checkpoint's file; a longer one is refused.
+const NAME_BYTES_MAX: usize = 255;
+
+/// A message from a peer: for the node, or about founding.
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "the small one is rare, and a box for each of the others is not free")]
+pub(crate) enum FromPeer {
+    /// For the node.
+    Node(PeerMessage),
+    /// About founding.
+    Founding(FoundingMessage),
+}
+
+/// A message as it travels.
+pub(crate) fn message_to_wire(message: PeerMessage) -> v1::PeerMessage {
+    let shard = message.shard().map_or(0, |shard| shard.0);
+    let body = match message {
+        PeerMessage::Raft { message, .. } => Body::Raft(raft_to_wire(message)),
+        PeerMessage::ReadProbe { probe, .. } => Body::ReadProbe(v1::ReadProbe { number: probe }),
+        PeerMessage::ReadProbeAnswer { probe, index, .. } => {
+            Body::ReadProbeAnswer(v1::ReadProbeAnswer { number: probe, index: index.map(|index| index.0) })
+        }
+        PeerMessage::StateAsk { at_least, at_most, .. } => {
+            Body::StateAsk(v1::StateAsk { at_least: at_least.0, at_most: at_most.0 })
+        }
+        PeerMessage::SnapshotOffer { stream, manifest, message, .. } => Body::SnapshotOffer(v1::SnapshotOffer {
+            stream,
+            manifest: Some(manifest_to_wire(manifest)),
+            message: message.map(raft_to_wire),
+        }),
+        PeerMessage::SnapshotWant { stream, file, offset, .. } => {
+            Body::SnapshotWant(v1::SnapshotWant { stream, file, offset })
+        }
+        PeerMessage::SnapshotChunk { stream, file, offset, bytes, .. } => {
+            Body::SnapshotChunk(v1::SnapshotChunk { stream, file, offset, data: bytes })
+        }
+        PeerMessage::SnapshotEnd { stream, complete, .. } => Body::SnapshotEnd(v1::SnapshotEnd { stream, complete }),
+        PeerMessage::MapAsk { have } => Body::MapAsk(v1::MapAsk { map_version: have.0 }),
+        PeerMessage::MapTell(map) => Body::MapTell(map_to_wire(&map)),
+        PeerMessage::DescribeNode(node) => Body::DescribeNode(node_to_wire(&node)),
+    };
+    v1::PeerMessage { shard, body: Some(body) }
+}
+
+/// A message about founding as it travels.
+pub(crate) fn founding_to_wire(message: &FoundingMessage) -> v1::PeerMessage {
+    v1::PeerMessage { shard: 0, body: Some(Body::Founding(message.encode())) }
+}
+
+/// Reads a message.
+pub(crate) fn message_from_wire(message: v1::PeerMessage) -> Result<FromPeer, Error> {
+    let shard = ShardId(message.shard);
+    let message = match message.body.ok_or_else(|| Error::invalid("a message that says nothing this version knows"))? {
+        Body::Raft(message) => PeerMessage::Raft { shard, message: raft_from_wire(message)? },
+        Body::ReadProbe(probe) => PeerMessage::ReadProbe { shard, probe: probe.number },
+        Body::ReadProbeAnswer(answer) => {
+            PeerMessage::ReadProbeAnswer { shard, probe: answer.number, index: answer.index.map(LogIndex) }
+        }
+        Body::StateAsk(ask) => {
+            PeerMessage::StateAsk { shard, at_least: LogIndex(ask.at_least), at_most: LogIndex(ask.at_most) }
+        }
+        Body::SnapshotOffer(offer) => PeerMessage::SnapshotOffer {
+            shard,
+            stream: offer.stream,
+            manifest: manifest_from_wire(
+                offer.manifest.ok_or_else(|| Error::invalid("an offer of a snapshot without a manifest"))?,
+            )?,
+            message: offer.message.map(raft_from_wire).transpose()?,
+        },
+        Body::SnapshotWant(want) => {
+            PeerMessage::SnapshotWant { shard, stream: want.stream, file: want.file, offset: want.offset }
+        }
+        Body::SnapshotChunk(chunk) => {
+            if chunk.data.len() > CHUNK_BYTES_MAX {
+                return Err(Error::invalid(format!("a piece of {} bytes of a file", chunk.data.len())));
+            }
+            PeerMessage::SnapshotChunk {
+                shard,
+                stream: chunk.stream,
+                file: chunk.file,
+                offset: chunk.offset,
+                bytes: chunk.data,
+            }
+        }
+        Body::SnapshotEnd(end) => PeerMessage::SnapshotEnd { shard, stream: end.stream, complete: end.complete },
+        Body::MapAsk(ask) => PeerMessage::MapAsk { have: MapVersion(ask.map_version) },
+        Body::MapTell(map) => PeerMessage::MapTell(map_from_wire(map)?),
+        Body::DescribeNode(node) => PeerMessage::DescribeNode(node_from_wire(node)?),
+        Body::Founding(bytes) => {
+            let message = FoundingMessage::decode(bytes);
+            return message.map(FromPeer::Founding).map_err(|error| Error::invalid(error.to_string()));
+        }
+    };
+    Ok(FromPeer::Node(message))
+}
+
+fn manifest_to_wire(manifest: Manifest) -> v1::Manifest {
+    let file =
+        |file: FileDescription| v1::FileDescription { name: file.name, bytes: file.bytes, hash: id_to_wire(file.hash) };
+    v1::Manifest {
+        files: manifest.files.into_iter().map(file).collect(),
+        index: manifest.index.0,
+        term: manifest.term.0,
+        digest: id_to_wire(manifest.digest.0),
+    }
+}
+
+fn manifest_from_wire(manifest: v1::Manifest) -> Result<Manifest, Error> {
+    if manifest.files.len() > MANIFEST_FILES_MAX {
+        return Err(Error::invalid(format!("a manifest of {} files", manifest.files.len())));
+    }
+    let file = |file: v1::FileDescription| {
+        let plain =
+            !file.name.is_empty() && file.name.len() <= NAME_BYTES_MAX && !file.name.contains(['/', '\\', '\0']);
+        if !plain || file.name.starts_with('.') {
+            return Err(Error::invalid("a manifest names a file that no checkpoint has"));
+        }
+        let hash = id_from_wire(&file.hash, "a file's hash")?;
+        Ok(FileDescription { name: file.name, bytes: file.bytes, hash })
+    };
+    Ok(Manifest {
+        files: manifest.files.into_iter().map(file).collect::<Result<_, _>>()?,
+        index: LogIndex(manifest.index),
+        term: Term(manifest.term),
+        digest: Digest(id_from_wire(&manifest.digest, "a digest")?),
+    })
+}

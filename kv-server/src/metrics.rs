@@ -1,0 +1,173 @@
+//! The metrics of one node, in a registry of its own: several nodes can live in one process.
+//!
+//! Names begin with `kv_`. Counters and histograms are updated where things happen; gauges are set when somebody asks.
+
+use std::time::Duration;
+
+use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder, Unit};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+
+use kv_core::error::ErrorKind;
+
+use crate::status::Report;
+
+/// Seconds: from what a fast disk needs to what stops a node.
+const SYNC_BUCKETS: [f64; 14] =
+    [0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0];
+/// Things per turn or batch.
+const COUNT_BUCKETS: [f64; 13] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1_024.0, 2_048.0, 4_096.0];
+
+/// A node's registry and the handles that are used often.
+pub(crate) struct Metrics {
+    recorder: PrometheusRecorder,
+    handle: PrometheusHandle,
+    turns: Counter,
+    turn_inputs: Histogram,
+    turn_seconds: Histogram,
+    log_sync_seconds: Histogram,
+    log_batch_records: Histogram,
+    log_bytes: Gauge,
+    undelivered: Counter,
+    requests: Counter,
+}
+
+impl Metrics {
+    /// An empty registry.
+    pub(crate) fn new() -> Self {
+        let builder = PrometheusBuilder::new()
+            .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SYNC_BUCKETS)
+            .and_then(|builder| builder.set_buckets(&COUNT_BUCKETS))
+            .expect("buckets are given");
+        let recorder = builder.build_recorder();
+        for (name, unit, text) in DESCRIPTIONS {
+            // One description serves all kinds: the exporter keeps them by name.
+            recorder.describe_gauge(KeyName::from_const_str(name), *unit, (*text).into());
+        }
+        Self {
+            handle: recorder.handle(),
+            turns: counter(&recorder, "kv_turns_total"),
+            turn_inputs: histogram(&recorder, "kv_turn_inputs"),
+            turn_seconds: histogram(&recorder, "kv_turn_seconds"),
+            log_sync_seconds: histogram(&recorder, "kv_log_sync_seconds"),
+            log_batch_records: histogram(&recorder, "kv_log_batch_records"),
+            log_bytes: gauge(&recorder, "kv_log_bytes"),
+            undelivered: counter(&recorder, "kv_peer_messages_undelivered_total"),
+            requests: counter(&recorder, "kv_requests_total"),
+            recorder,
+        }
+    }
+
+    /// A turn was taken.
+    pub(crate) fn turn(&self, inputs: usize, requests: usize, took: Duration) {
+        self.turns.increment(1);
+        self.turn_inputs.record(inputs as f64);
+        self.turn_seconds.record(took.as_secs_f64());
+        self.requests.increment(requests as u64);
+    }
+
+    /// A batch was written and synced.
+    pub(crate) fn log_synced(&self, took: Duration, records: usize, log_bytes: u64) {
+        self.log_sync_seconds.record(took.as_secs_f64());
+        self.log_batch_records.record(records as f64);
+        self.log_bytes.set(log_bytes as f64);
+    }
+
+    /// A message to a peer was dropped.
+    pub(crate) fn undelivered(&self) {
+        self.undelivered.increment(1);
+    }
+
+    /// A request was answered with an error.
+    pub(crate) fn refused(&self, kind: ErrorKind) {
+        let key = Key::from_parts("kv_requests_failed_total", vec![Label::new("kind", format!("{kind:?}"))]);
+        self.recorder.register_counter(&key, &METADATA).increment(1);
+    }
+
+    /// Empties what the histograms gather between two readings. To be called every few seconds.
+    pub(crate) fn upkeep(&self) {
+        self.handle.run_upkeep();
+    }
+
+    /// The registry as Prometheus reads it, with the gauges set from a report.
+    pub(crate) fn render(&self, report: &Report) -> String {
+        let set = |name: &'static str, value: f64| gauge(&self.recorder, name).set(value);
+        set("kv_ready", f64::from(u8::from(report.ready)));
+        set("kv_inbox_events", report.inbox_events as f64);
+        set("kv_requests_outstanding", report.requests_outstanding as f64);
+        set("kv_peer_queue_messages", report.peer_queue_messages as f64);
+        set("kv_disk_free_bytes", report.disk_free_bytes as f64);
+        for shard in report.shards() {
+            let set = |name: &'static str, value: u64| {
+                let key = Key::from_parts(name, vec![Label::new("shard", shard.shard.to_string())]);
+                self.recorder.register_gauge(&key, &METADATA).set(value as f64);
+            };
+            set("kv_shard_leads", u64::from(shard.role == kv_core::node::Role::Leader));
+            set("kv_shard_term", shard.term.0);
+            set("kv_shard_commit", shard.commit.0);
+            set("kv_shard_applied", shard.applied.0);
+            set("kv_shard_lag", shard.commit.0.saturating_sub(shard.applied.0));
+            set("kv_shard_live", u64::from(shard.live && !shard.quarantined));
+            set("kv_shard_log_bytes", shard.log_bytes as u64);
+            set("kv_shard_table_bytes", shard.table_bytes as u64);
+        }
+        self.handle.render()
+    }
+}
+
+const METADATA: Metadata<'static> = Metadata::new("kv_server", Level::INFO, None);
+
+const DESCRIPTIONS: &[(&str, Option<Unit>, &str)] = &[
+    ("kv_turns_total", None, "Turns taken."),
+    ("kv_turn_inputs", None, "Inputs of a turn."),
+    ("kv_turn_seconds", None, "Time that a turn took, with everything it set off on the loop."),
+    ("kv_log_sync_seconds", None, "Time to write and sync one batch of the log."),
+    ("kv_log_batch_records", None, "Records in one batch of the log."),
+    ("kv_log_bytes", None, "Size of the log's segments."),
+    ("kv_peer_messages_undelivered_total", None, "Messages to peers that were dropped."),
+    ("kv_requests_total", None, "Requests taken."),
+    ("kv_requests_failed_total", None, "Requests answered with an error, by kind."),
+    ("kv_ready", None, "1 if the node takes traffic."),
+    ("kv_inbox_events", None, "Events that wait for a turn."),
+    ("kv_requests_outstanding", None, "Requests taken and not yet answered."),
+    ("kv_peer_queue_messages", None, "Messages to peers that wait for their connections."),
+    ("kv_disk_free_bytes", None, "Free bytes on the disk of the data directory."),
+    ("kv_shard_leads", None, "1 if the replica here leads its shard."),
+    ("kv_shard_term", None, "The replica's term."),
+    ("kv_shard_commit", None, "The last index known to be committed."),
+    ("kv_shard_applied", None, "The last index applied."),
+    ("kv_shard_lag", None, "Committed indexes that are not applied yet."),
+    ("kv_shard_live", None, "1 if the replica's state is proven and it serves."),
+    ("kv_shard_log_bytes", None, "Bytes of log entries kept in memory."),
+    ("kv_shard_table_bytes", None, "Bytes of changes in memory that no checkpoint has taken over."),
+];
+
+fn counter(recorder: &PrometheusRecorder, name: &'static str) -> Counter {
+    recorder.register_counter(&Key::from_static_name(name), &METADATA)
+}
+
+fn gauge(recorder: &PrometheusRecorder, name: &'static str) -> Gauge {
+    recorder.register_gauge(&Key::from_static_name(name), &METADATA)
+}
+
+fn histogram(recorder: &PrometheusRecorder, name: &'static str) -> Histogram {
+    recorder.register_histogram(&Key::from_static_name(name), &METADATA)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_nodes_count_apart() {
+        let (one, other) = (Metrics::new(), Metrics::new());
+        one.turn(3, 2, Duration::from_micros(60));
+        one.refused(ErrorKind::Overloaded);
+        one.log_synced(Duration::from_micros(700), 4, 4096);
+        let text = one.render(&Report::default());
+        assert!(text.contains("kv_turns_total 1"), "{text}");
+        assert!(text.contains("kv_requests_failed_total{kind=\"Overloaded\"} 1"), "{text}");
+        assert!(text.contains("kv_log_sync_seconds_bucket{le=\"0.001\"} 1"), "{text}");
+        assert!(text.contains("kv_log_bytes 4096"), "{text}");
+        assert!(!other.render(&Report::default()).contains("kv_turns_total 1"));
+    }
+}

@@ -1,0 +1,171 @@
+//! Listening: connections are counted, their sockets set up, and accepting never ends by an error.
+//!
+//! A server that stops accepting because one accept failed is down for good, and one that accepts without bound runs out of
+//! files. tonic sets nodelay only on sockets that it accepts itself, so it is set here: without it a single small message
+//! waits 40 ms.
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener as StdListener},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
+use tonic::transport::server::{Connected, TcpConnectInfo};
+
+use crate::stop::{Failure, Trouble};
+
+/// Connections of one port at a time. Past it new ones wait in the kernel's queue until one is closed.
+const CONNECTIONS_MAX: usize = 10_000;
+/// How long accepting pauses after an error, most likely because no file handle was left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// A port that accepts up to [`CONNECTIONS_MAX`] connections.
+pub(crate) struct Door {
+    listener: TcpListener,
+    permits: Arc<Semaphore>,
+}
+
+impl Door {
+    /// A door at a bound socket. Must be called inside a runtime.
+    pub(crate) fn open(listener: StdListener) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        let listener = TcpListener::from_std(listener)?;
+        Ok(Self { listener, permits: Arc::new(Semaphore::new(CONNECTIONS_MAX)) })
+    }
+
+    /// The next connection.
+    pub(crate) async fn next(&mut self) -> (Connection, SocketAddr) {
+        let permit = Arc::clone(&self.permits).acquire_owned().await.expect("the semaphore is never closed");
+        loop {
+            match self.listener.accept().await {
+                Ok((stream, from)) => {
+                    if let Err(error) = stream.set_nodelay(true) {
+                        tracing::debug!(%error, %from, "nodelay can't be set on a connection");
+                        continue;
+                    }
+                    return (Connection { stream, _permit: permit }, from);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a connection can't be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// The connections as tonic takes them; they never end.
+    pub(crate) fn connections(self) -> impl futures_util::Stream<Item = io::Result<Connection>> {
+        futures_util::stream::unfold(self, |mut door| async move {
+            let (connection, _) = door.next().await;
+            Some((Ok(connection), door))
+        })
+    }
+}
+
+impl axum::serve::Listener for Door {
+    type Io = Connection;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Connection, SocketAddr) {
+        self.next().await
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
+
+/// An accepted connection, which counts until it is dropped.
+pub(crate) struct Connection {
+    stream: TcpStream,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Connected for Connection {
+    type ConnectInfo = TcpConnectInfo;
+
+    fn connect_info(&self) -> TcpConnectInfo {
+        self.stream.connect_info()
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, into)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+/// Binds an address, which without TLS is on this machine only unless `insecure` says that anybody may connect.
+pub(crate) fn bind(what: &str, address: &str, insecure: bool) -> Result<StdListener, Failure> {
+    let listener = StdListener::bind(address).map_err(|error| {
+        let (trouble, hint) = match error.kind() {
+            io::ErrorKind::AddrInUse => {
+                (Trouble::Address, "; stop the process that uses it, or choose another address")
+            }
+            io::ErrorKind::InvalidInput => (Trouble::Configuration, "; an address is host:port"),
+            _ => (Trouble::Address, ""),
+        };
+        Failure::new(trouble, format!("can't listen on {address} for {what}: {error}{hint}"))
+    })?;
+    let local = listener.local_addr().map_err(|error| Failure::new(Trouble::Address, error.to_string()))?;
+    if !insecure && !local.ip().is_loopback() {
+        return Err(Failure::new(
+            Trouble::Configuration,
+            format!(
+                "{address} ({what}) can be reached from other machines, and connections are not encrypted; listen on \
+                 127.0.0.1, or pass --insecure if the network is trusted"
+            ),
+        ));
+    }
+    Ok(listener)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn beyond_this_machine_only_if_told_so() {
+        let refused = bind("clients", "0.0.0.0:0", false).unwrap_err();
+        assert_eq!(refused.trouble, Trouble::Configuration);
+        assert!(refused.message.contains("--insecure"), "{refused}");
+        assert!(bind("clients", "0.0.0.0:0", true).is_ok());
+        let first = bind("clients", "127.0.0.1:0", false).unwrap();
+        let again = bind("clients", &first.local_addr().unwrap().to_string(), false).unwrap_err();
+        assert_eq!(again.trouble, Trouble::Address);
+    }
+}

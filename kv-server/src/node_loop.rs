@@ -1,0 +1,314 @@
+//! The loop of a node: takes what has happened, gives it to the core as one turn, and does what the core says.
+//!
+//! Everything of one turn leaves together: one envelope to a peer, one block to the log, one message to a client's stream.
+//! The loop does no IO that could wait; the log and the checkpoints have threads of their own.
+
+use std::{
+    collections::BTreeMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, mpsc},
+    time::{Duration, Instant},
+};
+
+use kv_core::{
+    checkpoint::job::CheckpointJob,
+    founding::FoundingRecord,
+    io::{Input, Operation, Output, Request},
+    log::record::LogBatch,
+    node::Node,
+    shard_map::NodeDescription,
+    types::{LogIndex, ShardId},
+};
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::{
+    clock,
+    convert::FromPeer,
+    disk::SledStore,
+    founding::Founding,
+    inbox::Event,
+    notices::{self, SlowRequests},
+    panic_text,
+    peers::Peers,
+    pending::{Pending, PendingRequests},
+    shared::Shared,
+    sink::{Asker, Sink},
+    status::{Report, unready},
+    stop::{Failure, Trouble},
+};
+
+/// What the loop begins with.
+pub(crate) struct Beginning {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) founding: Founding,
+    /// The node, if its cluster was founded before, with its first outputs.
+    pub(crate) node: Option<(Node<SledStore>, Vec<Output>)>,
+    /// Makes the node when the cluster is founded.
+    pub(crate) open: Option<Opener>,
+    pub(crate) batches: mpsc::Sender<LogBatch>,
+    pub(crate) jobs: mpsc::Sender<CheckpointJob>,
+    pub(crate) tick: Duration,
+    pub(crate) description: NodeDescription,
+    pub(crate) committed_at_start: BTreeMap<ShardId, LogIndex>,
+}
+
+/// Makes the node from the founding record.
+pub(crate) type Opener = Box<dyn FnOnce(FoundingRecord) -> Result<(Node<SledStore>, Vec<Output>), Failure> + Send>;
+
+/// The loop.
+pub(crate) struct NodeLoop {
+    shared: Arc<Shared>,
+    peers: Peers,
+    founding: Founding,
+    node: Option<Node<SledStore>>,
+    open: Option<Opener>,
+    batches: mpsc::Sender<LogBatch>,
+    jobs: mpsc::Sender<CheckpointJob>,
+    tick: Duration,
+    description: NodeDescription,
+    committed_at_start: BTreeMap<ShardId, LogIndex>,
+    pending: PendingRequests,
+    slow: SlowRequests,
+    log_bytes: u64,
+    inputs: Vec<Input>,
+    outputs: Vec<Output>,
+    /// Streams with answers that were not flushed.
+    answered: Vec<Arc<Sink>>,
+}
+
+impl NodeLoop {
+    /// The loop before its first turn. Must be called inside its runtime.
+    pub(crate) fn new(beginning: Beginning) -> Self {
+        let Beginning { shared, founding, node, open, batches, jobs, tick, description, committed_at_start } =
+            beginning;
+        let peers = Peers::start(&shared);
+        let mut this = Self {
+            shared,
+            peers,
+            founding,
+            node: None,
+            open,
+            batches,
+            jobs,
+            tick,
+            description,
+            committed_at_start,
+            pending: PendingRequests::default(),
+            slow: SlowRequests::default(),
+            log_bytes: 0,
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+            answered: Vec::new(),
+        };
+        match node {
+            Some((node, outputs)) => this.begin_node(node, outputs),
+            None => {
+                let founded = this.founding.first(&this.peers);
+                this.founded(founded);
+            }
+        }
+        this
+    }
+
+    /// Runs until the node is to end without any further step.
+    pub(crate) async fn run(mut self) {
+        let shared = Arc::clone(&self.shared);
+        let mut ticks = interval(self.tick);
+        // After a stall one tick is given, not those that were missed.
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut events = Vec::new();
+        let mut is_leaving = false;
+        let mut abrupt = std::pin::pin!(shared.stop.abrupt());
+        let mut asked = std::pin::pin!(shared.stop.asked());
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut abrupt => return,
+                () = &mut asked, if !is_leaving => {
+                    is_leaving = true;
+                    shared.inbox.push(Event::Input(Input::HandOver));
+                }
+                _ = ticks.tick() => shared.inbox.push(Event::Input(Input::Tick)),
+                () = shared.inbox.filled() => {}
+            }
+            // What other tasks have ready now belongs to the same turn.
+            tokio::task::yield_now().await;
+            while !shared.stop.is_abrupt() {
+                let is_last = shared.inbox.take(&mut events);
+                self.turn(&mut events);
+                if is_last {
+                    break;
+                }
+                // The outcome of this turn goes out, and more comes in, before the next.
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    /// One turn: what happened goes in, what is to be done is done.
+    fn turn(&mut self, events: &mut Vec<Event>) {
+        let began = Instant::now();
+        let (count, requests) = (events.len(), self.pending.len());
+        for event in events.drain(..) {
+            self.take(event);
+        }
+        let requests = self.pending.len().saturating_sub(requests);
+        if let Some(node) = &mut self.node {
+            let turned =
+                catch_unwind(AssertUnwindSafe(|| node.turn(clock::now(), &mut self.inputs, &mut self.outputs)));
+            if let Err(panic) = turned {
+                let message = format!("a turn panicked, which is a bug: {}", panic_text(panic.as_ref()));
+                self.shared.stop.fail(Trouble::Internal, message);
+                return;
+            }
+        }
+        self.perform();
+        self.shared.metrics.turn(count, requests, began.elapsed());
+    }
+
+    fn take(&mut self, event: Event) {
+        match event {
+            Event::Input(input) => {
+                match &input {
+                    Input::Tick => self.ticked(),
+                    Input::Synced(report) => self.log_bytes = report.bytes,
+                    _ => {}
+                }
+                if self.node.is_some() {
+                    self.inputs.push(input);
+                }
+            }
+            Event::Ask(asker, request) => self.ask(asker, request),
+            Event::Peer(from, FromPeer::Node(message)) => {
+                if self.node.is_some() {
+                    self.inputs.push(Input::Peer { from, message });
+                }
+            }
+            Event::Peer(from, FromPeer::Founding(message)) => {
+                let founded = self.founding.message(from, message, &self.peers);
+                self.founded(founded);
+            }
+            Event::Status(asked) => {
+                // Whoever asked may have given up waiting.
+                let _gone = asked.send(self.report());
+            }
+        }
+    }
+
+    fn ask(&mut self, asker: Asker, mut request: Request) {
+        let pending = Pending { asker, what: what(&request.operation), shard: request.shard, since: clock::now() };
+        if self.node.is_none() {
+            return self.answer(pending, Err(self.shared.not_founded()));
+        }
+        request.id = self.pending.add(pending);
+        self.inputs.push(Input::Request(request));
+    }
+
+    fn ticked(&mut self) {
+        match &self.node {
+            None => {
+                let founded = self.founding.tick(&self.peers);
+                self.founded(founded);
+            }
+            Some(node) => {
+                let status = node.status();
+                let is_idle = node.is_idle() || (self.shared.members.len() == 1 && !status.has_undecided);
+                self.shared.set_unready(unready(&status.shards, &self.committed_at_start));
+                self.shared.is_idle.send_replace(is_idle && self.pending.len() == 0);
+            }
+        }
+    }
+
+    /// The cluster is founded: the node begins.
+    fn founded(&mut self, record: Option<FoundingRecord>) {
+        let Some(record) = record else { return };
+        let Some(open) = self.open.take() else { return };
+        match open(record) {
+            Ok((node, outputs)) => self.begin_node(node, outputs),
+            Err(failure) => self.shared.stop.fail(failure.trouble, failure.message),
+        }
+    }
+
+    fn begin_node(&mut self, node: Node<SledStore>, outputs: Vec<Output>) {
+        let Some(record) = self.founding.record() else { return };
+        self.open = None;
+        tracing::info!(cluster = %record.cluster_id(), "the node begins");
+        self.shared.found(record);
+        self.shared.publish_map(node.map().clone());
+        self.shared.set_unready(Some("the replicas load their state".to_owned()));
+        self.node = Some(node);
+        self.outputs.extend(outputs);
+        let description = NodeDescription { incarnation: self.shared.incarnation(), ..self.description.clone() };
+        self.inputs.push(Input::Describe(description));
+        self.perform();
+    }
+
+    /// Does what the turn said, in its order.
+    fn perform(&mut self) {
+        for output in std::mem::take(&mut self.outputs) {
+            match output {
+                Output::Send { to, message } => self.peers.send(to, message),
+                Output::LogBatch(batch) => {
+                    if self.batches.send(batch).is_err() {
+                        self.shared.stop.fail(Trouble::Internal, "the log thread is gone");
+                    }
+                }
+                Output::Checkpoint(job) => {
+                    if self.jobs.send(job).is_err() {
+                        self.shared.stop.fail(Trouble::Internal, "the checkpoint thread is gone");
+                    }
+                }
+                Output::Reply { request, result } => {
+                    if let Some(pending) = self.pending.take(request) {
+                        self.answer(pending, result);
+                    }
+                }
+                Output::MapChanged(map) => self.shared.publish_map(map),
+                Output::Notice(notice) => notices::tell(&notice),
+            }
+        }
+        for sink in self.answered.drain(..) {
+            sink.flush();
+        }
+    }
+
+    fn answer(&mut self, pending: Pending, result: Result<kv_core::io::Answer, kv_core::error::Error>) {
+        if let Err(error) = &result {
+            self.shared.metrics.refused(error.kind());
+        }
+        self.slow.answered(&pending, clock::now(), result.is_ok());
+        match pending.asker {
+            Asker::Stream(sink, operation) => {
+                if sink.answer(operation, result) {
+                    self.answered.push(sink);
+                }
+            }
+            Asker::Call(answer) => {
+                // Whoever asked may have given up waiting.
+                let _gone = answer.send(result);
+            }
+        }
+    }
+
+    fn report(&self) -> Report {
+        Report {
+            node: self.node.as_ref().map(Node::status),
+            ready: self.shared.unready.borrow().is_none(),
+            inbox_events: self.shared.inbox.len(),
+            requests_outstanding: self.pending.len(),
+            peer_queue_messages: self.peers.queued(),
+            disk_free_bytes: self.shared.disk_free(),
+            log_bytes: self.log_bytes,
+        }
+    }
+}
+
+fn what(operation: &Operation) -> &'static str {
+    match operation {
+        Operation::Get { .. } => "get",
+        Operation::Write { .. } => "write",
+        Operation::OpenSession => "open session",
+        Operation::WaitDurable { .. } => "wait durable",
+        Operation::TransferLeader { .. } => "transfer leader",
+    }
+}

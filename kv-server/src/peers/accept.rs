@@ -1,0 +1,159 @@
+//! A connection from a peer: greeted, judged, and read.
+
+use std::{sync::Arc, time::Duration};
+
+use kv_core::{
+    error::Error,
+    identity::{Hello, Identity, Refusal, judge},
+    types::{ClusterId, Incarnation, NodeId},
+};
+use kv_proto::{
+    PROTOCOL,
+    v1::{self, envelope::Content, peer_server::Peer},
+};
+use tokio::{sync::mpsc, time::timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::{
+    convert::{FromPeer, id_from_wire, id_to_wire, message_from_wire},
+    shared::Shared,
+};
+
+/// How long a caller may take to say hello. Past it the connection is closed.
+const HELLO_WAIT: Duration = Duration::from_secs(5);
+
+/// The service that peers call.
+pub(crate) struct PeerService {
+    pub(crate) shared: Arc<Shared>,
+}
+
+/// A caller that was greeted.
+#[derive(Clone, Copy)]
+struct Caller {
+    node: NodeId,
+    /// Whether both belong to one founded cluster: only then do messages reach the node.
+    is_member: bool,
+}
+
+#[tonic::async_trait]
+impl Peer for PeerService {
+    type ExchangeStream = ReceiverStream<Result<v1::Envelope, Status>>;
+
+    async fn exchange(
+        &self,
+        request: Request<Streaming<v1::Envelope>>,
+    ) -> Result<Response<Self::ExchangeStream>, Status> {
+        let mut inbound = request.into_inner();
+        let hello = match timeout(HELLO_WAIT, inbound.message()).await {
+            Ok(Ok(Some(v1::Envelope { content: Some(Content::Hello(hello)) }))) => hello,
+            Ok(Err(status)) => return Err(status),
+            Ok(_) => return Err(Status::invalid_argument("a connection between nodes begins with a greeting")),
+            Err(_) => return Err(Status::deadline_exceeded("no greeting came")),
+        };
+        let (answers, outgoing) = mpsc::channel(1);
+        let shared = Arc::clone(&self.shared);
+        let content = match greet(&shared, &hello) {
+            Ok(caller) => {
+                tokio::spawn(read(Arc::clone(&shared), caller, inbound, answers.clone()));
+                Content::Welcome(v1::PeerWelcome {
+                    protocol: PROTOCOL,
+                    cluster: shared.cluster.get().map(|cluster| id_to_wire(cluster.id.0)).unwrap_or_default(),
+                    node: shared.node.0,
+                    incarnation: id_to_wire(shared.incarnation().0),
+                })
+            }
+            Err(refusal) => {
+                tracing::warn!(from = hello.node, reason = %refusal.message, "a node was refused");
+                Content::Refusal(refusal)
+            }
+        };
+        let greeting = Ok(v1::Envelope { content: Some(content) });
+        answers.try_send(greeting).map_err(|_| Status::internal("a fresh connection has room for a greeting"))?;
+        Ok(Response::new(ReceiverStream::new(outgoing)))
+    }
+}
+
+/// Whether to listen to the caller, and to what.
+fn greet(shared: &Shared, hello: &v1::PeerHello) -> Result<Caller, v1::PeerRefusal> {
+    let refuse = |reason: v1::RefusalReason, message: String| Err(v1::PeerRefusal { reason: reason.into(), message });
+    let node = NodeId(hello.node);
+    if hello.to != shared.node.0 {
+        let message =
+            format!("this is node {}, not node {}; check the addresses of the members", shared.node, hello.to);
+        return refuse(v1::RefusalReason::WrongNode, message);
+    }
+    if !shared.links.allows(node, shared.node) {
+        return refuse(v1::RefusalReason::Unspecified, "the link is cut".to_owned());
+    }
+    let (cluster, incarnation) = match read_ids(hello) {
+        Ok(ids) => ids,
+        Err(error) => return refuse(v1::RefusalReason::Protocol, error.message().to_owned()),
+    };
+    let Some(own) = shared.cluster.get() else {
+        if hello.protocol != PROTOCOL {
+            return refuse(v1::RefusalReason::Protocol, format!("this node speaks version {PROTOCOL}"));
+        }
+        if node == shared.node || !shared.members.contains_key(&node) {
+            let message = format!("node {} was started without node {node} as a member", shared.node);
+            return refuse(v1::RefusalReason::NotAMember, message);
+        }
+        return Ok(Caller { node, is_member: false });
+    };
+    let identity = Identity { cluster: own.id, node: shared.node, incarnation: shared.incarnation() };
+    let hello = Hello { protocol: hello.protocol, cluster, node, incarnation };
+    match judge(&own.record, &identity, &hello) {
+        Ok(()) => Ok(Caller { node, is_member: true }),
+        // It hears by a founding message what it has to do.
+        Err(Refusal::Unfounded) => Ok(Caller { node, is_member: false }),
+        Err(refusal) => {
+            let reason = match refusal {
+                Refusal::Protocol { .. } | Refusal::Unfounded => v1::RefusalReason::Protocol,
+                Refusal::OtherCluster { .. } => v1::RefusalReason::WrongCluster,
+                Refusal::NotAMember { .. } => v1::RefusalReason::NotAMember,
+                Refusal::SameNode { .. } => v1::RefusalReason::WrongNode,
+                Refusal::Wiped { .. } => v1::RefusalReason::Wiped,
+            };
+            refuse(reason, refusal.to_string())
+        }
+    }
+}
+
+fn read_ids(hello: &v1::PeerHello) -> Result<(Option<ClusterId>, Incarnation), Error> {
+    let cluster = match hello.cluster.is_empty() {
+        true => None,
+        false => Some(ClusterId(id_from_wire(&hello.cluster, "a cluster id")?)),
+    };
+    Ok((cluster, Incarnation(id_from_wire(&hello.incarnation, "an incarnation")?)))
+}
+
+/// Takes what the peer sends until the connection ends or may not be used any more. `_answers` keeps its other half open.
+async fn read(
+    shared: Arc<Shared>,
+    caller: Caller,
+    mut inbound: Streaming<v1::Envelope>,
+    _answers: mpsc::Sender<Result<v1::Envelope, Status>>,
+) {
+    let founded = shared.cluster.get().is_some();
+    let take = async {
+        while let Ok(Some(envelope)) = inbound.message().await {
+            let Some(Content::Batch(batch)) = envelope.content else { break };
+            for message in batch.messages {
+                match message_from_wire(message) {
+                    Ok(FromPeer::Node(_)) if !caller.is_member => {}
+                    Ok(message) => shared.inbox.push_peer(caller.node, message).await,
+                    Err(error) => {
+                        tracing::warn!(from = %caller.node, %error, "a message of a peer was refused");
+                    }
+                }
+            }
+        }
+    };
+    tokio::select! {
+        () = take => {}
+        () = shared.links.until(caller.node, shared.node, false) => {}
+        // What was judged without a cluster is judged again.
+        () = shared.founded.cancelled(), if !founded => {}
+        () = shared.closing.cancelled() => {}
+    }
+}

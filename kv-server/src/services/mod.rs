@@ -1,0 +1,133 @@
+//! The gRPC services, and the limits of their connections: every one is set here and none left to a default.
+
+mod channels;
+mod cluster;
+mod kv;
+mod kv_stream;
+mod kv_unary;
+
+use std::{io, sync::Arc, time::Duration};
+
+use kv_proto::v1::{cluster_server::ClusterServer, kv_server::KvServer, peer_server::PeerServer};
+use tonic::transport::{Endpoint, Server};
+use tonic_health::ServingStatus;
+
+use self::{cluster::ClusterService, kv::KvService};
+use crate::{
+    net::Door,
+    peers::{FRAME_BYTES_MAX, PeerService},
+    shared::Shared,
+};
+
+/// Most bytes of one message of a client. A longer one fails its call or stream.
+const CLIENT_MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Streams of one connection at a time. Past it new ones wait at the client.
+const STREAMS_MAX: u32 = 256;
+/// Streams that clients reset before they were accepted. Past it the connection is closed (CVE-2023-44487).
+const PENDING_RESETS_MAX: usize = 20;
+/// The same for peers, which reset calls in ordinary traffic when they lose each other.
+const PEER_PENDING_RESETS_MAX: usize = 256;
+/// Streams that were reset because of errors of the other side. Past it the connection is closed (RUSTSEC-2024-0003).
+const ERROR_RESETS_MAX: usize = 1_024;
+/// Bytes of a call's headers. Past it the call is refused.
+const HEADER_BYTES_MAX: u32 = 16 * 1024;
+/// A connection is asked this often whether it lives.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+/// A connection that does not answer for so long is closed.
+const KEEPALIVE_WAIT: Duration = Duration::from_secs(5);
+/// Bytes that may be under way on one stream.
+const STREAM_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
+/// Bytes that may be under way on one connection.
+const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
+/// Most bytes of one HTTP/2 frame.
+const HTTP2_FRAME_BYTES: u32 = 256 * 1024;
+
+/// Serves clients until the node closes.
+pub(crate) async fn serve_clients(door: Door, shared: Arc<Shared>) {
+    let (reporter, health) = tonic_health::server::health_reporter();
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(kv_proto::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()
+        .expect("the committed descriptors decode");
+    tokio::spawn(tell_health(Arc::clone(&shared), reporter));
+    let kv = KvServer::new(KvService::new(&shared))
+        .max_decoding_message_size(CLIENT_MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(CLIENT_MESSAGE_BYTES_MAX);
+    let cluster = ClusterServer::new(ClusterService { shared: Arc::clone(&shared) })
+        .max_decoding_message_size(CLIENT_MESSAGE_BYTES_MAX);
+    let served = server(PENDING_RESETS_MAX)
+        .add_service(kv)
+        .add_service(cluster)
+        .add_service(health)
+        .add_service(reflection)
+        .serve_with_incoming_shutdown(door.connections(), shared.closing.clone().cancelled_owned())
+        .await;
+    closed("clients", served);
+}
+
+/// Serves peers until the node closes.
+pub(crate) async fn serve_peers(door: Door, shared: Arc<Shared>) {
+    let peer = PeerServer::new(PeerService { shared: Arc::clone(&shared) })
+        .max_decoding_message_size(FRAME_BYTES_MAX)
+        .max_encoding_message_size(FRAME_BYTES_MAX);
+    let served = server(PEER_PENDING_RESETS_MAX)
+        .add_service(peer)
+        .serve_with_incoming_shutdown(door.connections(), shared.closing.clone().cancelled_owned())
+        .await;
+    closed("peers", served);
+}
+
+/// A client side of connections between nodes, with the same limits.
+pub(crate) fn peer_endpoint(endpoint: Endpoint) -> Endpoint {
+    endpoint
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
+        .keep_alive_timeout(KEEPALIVE_WAIT)
+        .keep_alive_while_idle(true)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .http2_max_header_list_size(HEADER_BYTES_MAX)
+        .http2_adaptive_window(false)
+}
+
+/// nodelay is set by [`Door`]: tonic sets it only on sockets that it accepts itself.
+fn server(pending_resets_max: usize) -> Server {
+    Server::builder()
+        .max_concurrent_streams(STREAMS_MAX)
+        .http2_max_pending_accept_reset_streams(Some(pending_resets_max))
+        .http2_max_local_error_reset_streams(Some(ERROR_RESETS_MAX))
+        .http2_max_header_list_size(HEADER_BYTES_MAX)
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_WAIT))
+        .http2_adaptive_window(Some(false))
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_frame_size(HTTP2_FRAME_BYTES)
+}
+
+fn closed(whom: &str, served: Result<(), impl std::fmt::Display>) {
+    if let Err(error) = served {
+        tracing::error!(%error, "the port for {whom} is closed");
+    }
+}
+
+/// Keeps the health service in step with the node's readiness.
+async fn tell_health(shared: Arc<Shared>, reporter: tonic_health::server::HealthReporter) {
+    let mut unready = shared.unready.subscribe();
+    loop {
+        let is_ready = unready.borrow_and_update().is_none();
+        let status = if is_ready { ServingStatus::Serving } else { ServingStatus::NotServing };
+        for service in ["", "kv.v1.Kv", "kv.v1.Cluster"] {
+            reporter.set_service_status(service, status).await;
+        }
+        if unready.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Opens a bound socket in the runtime.
+pub(crate) fn open_door(listener: std::net::TcpListener) -> io::Result<Door> {
+    Door::open(listener)
+}

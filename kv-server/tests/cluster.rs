@@ -1,0 +1,256 @@
+//! Real servers on loopback sockets and real files: what a cluster does when it is founded, used, broken and mended.
+#![allow(clippy::unwrap_used, reason = "a test ends where it can't go on")]
+
+use std::{fs, time::Duration};
+
+use kv_client::Client;
+use kv_proto::v1::{self, kv_client::KvClient};
+use kv_server::{Ending, Trouble, testing::TestCluster};
+use tonic::{Code, Request, transport::Channel};
+
+async fn cluster(nodes: u64) -> TestCluster {
+    TestCluster::start_with(nodes, None, |config| config.shards = 4).await.unwrap()
+}
+
+async fn unary(cluster: &TestCluster, node: u64) -> KvClient<Channel> {
+    let address = cluster.addresses(node).unwrap().client;
+    KvClient::connect(format!("http://{address}")).await.unwrap()
+}
+
+async fn write_all(client: &Client, keys: std::ops::Range<u32>) {
+    for key in keys {
+        client.put(format!("key-{key}"), format!("value-{key}")).await.unwrap();
+    }
+}
+
+async fn read_all(client: &Client, keys: std::ops::Range<u32>) {
+    for key in keys {
+        let entry = client.get(format!("key-{key}")).await.unwrap();
+        assert_eq!(entry.unwrap().value, format!("value-{key}"));
+    }
+}
+
+#[tokio::test]
+async fn one_node_is_a_cluster() {
+    let cluster = cluster(1).await;
+    let client = cluster.client().await.unwrap();
+    write_all(&client, 0..5).await;
+    read_all(&client, 0..5).await;
+}
+
+#[tokio::test]
+async fn three_nodes_found_a_cluster_that_any_of_them_serves() {
+    let cluster = cluster(3).await;
+    let client = cluster.client().await.unwrap();
+    write_all(&client, 0..20).await;
+    for node in cluster.nodes() {
+        let mut unary = unary(&cluster, node).await;
+        for key in 0..20 {
+            let get = v1::GetRequest { key: format!("key-{key}").into(), ..Default::default() };
+            let got = unary.get(get).await.unwrap().into_inner();
+            assert_eq!(got.entry.unwrap().value, format!("value-{key}"));
+        }
+        let key = format!("unary-{node}");
+        let put = v1::PutRequest { key: key.clone().into(), value: "u".into(), ..Default::default() };
+        let written = unary.put(put).await.unwrap().into_inner();
+        assert!(written.revision.unwrap() > 0 && written.token.is_some());
+        assert_eq!(client.get(&key).await.unwrap().unwrap().value, "u");
+        unary.delete(v1::DeleteRequest { key: key.clone().into(), ..Default::default() }).await.unwrap();
+        assert_eq!(client.get(&key).await.unwrap(), None);
+    }
+}
+
+#[tokio::test]
+async fn bad_requests_are_refused_with_a_sentence_and_nothing_is_lost() {
+    let cluster = cluster(1).await;
+    let mut unary = unary(&cluster, 1).await;
+    let put = |key: &'static str| v1::PutRequest { key: key.into(), value: "v".into(), ..Default::default() };
+    let empty = unary.put(put("")).await.unwrap_err();
+    assert_eq!(empty.code(), Code::InvalidArgument);
+    assert!(empty.message().contains("key is empty"), "{empty}");
+    let detail = kv_proto::status::from_details(empty.details()).unwrap();
+    assert_eq!(detail.outcome(), v1::Outcome::NotApplied);
+
+    let conditional = v1::PutRequest {
+        durability: v1::Durability::Async.into(),
+        condition: Some(v1::put_request::Condition::IfAbsent(true)),
+        ..put("k")
+    };
+    assert_eq!(unary.put(conditional).await.unwrap_err().code(), Code::InvalidArgument);
+
+    let mut elsewhere = Request::new(put("k"));
+    elsewhere.metadata_mut().insert(kv_proto::CLUSTER, "00000000000000000000000000000000".parse().unwrap());
+    let wrong = unary.put(elsewhere).await.unwrap_err();
+    assert_eq!(kv_proto::status::from_details(wrong.details()).unwrap().kind(), v1::ErrorKind::WrongCluster);
+
+    unary.put(put("k")).await.unwrap();
+    let get = v1::GetRequest { key: "k".into(), ..Default::default() };
+    assert_eq!(unary.get(get).await.unwrap().into_inner().entry.unwrap().value, "v");
+}
+
+#[tokio::test]
+async fn a_stream_answers_every_operation_and_refuses_what_is_no_greeting() {
+    let cluster = cluster(1).await;
+    let mut unary = unary(&cluster, 1).await;
+    let message = |message| v1::BatchRequestMessage { message: Some(message) };
+    let batch = |ops| message(v1::batch_request_message::Message::Batch(v1::BatchRequest { ops }));
+    let hello = message(v1::batch_request_message::Message::Hello(v1::Hello { protocol: 1, ..Default::default() }));
+    let op = |id, shard, epoch, key: &'static str| v1::Op {
+        id,
+        shard,
+        epoch,
+        deadline_ms: 5_000,
+        operation: Some(v1::op::Operation::Get(v1::GetRequest { key: key.into(), ..Default::default() })),
+    };
+
+    let no_greeting = tokio_stream::iter([batch(vec![op(1, 1, 1, "a")])]);
+    let mut answers = unary.batch(no_greeting).await.unwrap().into_inner();
+    assert_eq!(answers.message().await.unwrap_err().code(), Code::InvalidArgument);
+
+    let nothing = v1::Op { operation: None, ..op(4, 1, 1, "") };
+    let ops = vec![op(1, 99, 1, "a"), op(2, 1, 77, "a"), op(3, 1, 1, ""), nothing];
+    let mut answers = unary.batch(tokio_stream::iter([hello, batch(ops)])).await.unwrap().into_inner();
+    let mut kinds = std::collections::BTreeMap::new();
+    while let Some(answer) = answers.message().await.unwrap() {
+        if let Some(v1::batch_response_message::Message::Batch(batch)) = answer.message {
+            for result in batch.results {
+                let Some(v1::result::Result::Error(error)) = &result.result else { panic!("{result:?}") };
+                kinds.insert(result.id, error.kind());
+            }
+        }
+    }
+    assert_eq!(kinds.len(), 4, "{kinds:?}");
+    assert_eq!(kinds[&2], v1::ErrorKind::StaleEpoch);
+    assert_eq!((kinds[&3], kinds[&4]), (v1::ErrorKind::Invalid, v1::ErrorKind::Invalid));
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_survives_a_kill_and_a_restart() {
+    let mut cluster = cluster(3).await;
+    let client = cluster.client().await.unwrap();
+    write_all(&client, 0..30).await;
+    cluster.kill(1).unwrap();
+    write_all(&client, 30..60).await;
+    read_all(&client, 0..60).await;
+    cluster.restart(1).unwrap();
+    cluster.ready().await.unwrap();
+    cluster.kill(2).unwrap();
+    read_all(&client, 0..60).await;
+}
+
+#[tokio::test]
+async fn all_nodes_killed_at_once_come_back_with_everything() {
+    let mut cluster = cluster(3).await;
+    let client = cluster.client().await.unwrap();
+    write_all(&client, 0..30).await;
+    for node in 1..=3 {
+        cluster.kill(node).unwrap();
+    }
+    for node in 1..=3 {
+        cluster.restart(node).unwrap();
+    }
+    cluster.ready().await.unwrap();
+    read_all(&client, 0..30).await;
+}
+
+#[tokio::test]
+async fn a_minority_cut_off_is_outvoted_and_comes_back() {
+    let cluster = cluster(3).await;
+    let client = cluster.client().await.unwrap();
+    write_all(&client, 0..10).await;
+    cluster.partition(&[1], &[2, 3]);
+    write_all(&client, 10..30).await;
+    cluster.heal();
+    cluster.ready().await.unwrap();
+    read_all(&client, 0..30).await;
+}
+
+#[tokio::test]
+async fn a_wiped_directory_is_refused_under_its_old_id() {
+    let mut cluster = cluster(3).await;
+    let client = cluster.client().await.unwrap();
+    write_all(&client, 0..10).await;
+    cluster.kill(3).unwrap();
+    fs::remove_dir_all(cluster.data(3)).unwrap();
+    cluster.restart(3).unwrap();
+    let ending = cluster.server(3).unwrap().ended().await;
+    let Ending::Failed(failure) = ending else { panic!("{ending:?}") };
+    assert_eq!(failure.trouble, Trouble::DataDirectory);
+    assert!(failure.message.contains("wiped"), "{failure}");
+    read_all(&client, 0..10).await;
+}
+
+#[tokio::test]
+async fn a_damaged_log_is_refused_and_the_cluster_goes_on() {
+    let mut cluster = cluster(3).await;
+    let client = cluster.client().await.unwrap();
+    write_all(&client, 0..20).await;
+    cluster.kill(2).unwrap();
+    let segment = fs::read_dir(cluster.data(2).join("log")).unwrap().map(|entry| entry.unwrap().path()).min().unwrap();
+    let mut bytes = fs::read(&segment).unwrap();
+    bytes[100] ^= 1;
+    fs::write(&segment, bytes).unwrap();
+    let refused = cluster.restart(2).unwrap_err();
+    assert_eq!((refused.trouble, refused.trouble.exit_code()), (Trouble::Damaged, 4), "{refused}");
+    assert!(refused.message.contains("Nothing was changed"), "{refused}");
+    read_all(&client, 0..20).await;
+}
+
+#[tokio::test]
+async fn the_read_index_may_be_deleted_or_damaged() {
+    let mut cluster = cluster(3).await;
+    let client = cluster.client().await.unwrap();
+    write_all(&client, 0..20).await;
+    for node in 1..=3 {
+        cluster.kill(node).unwrap();
+    }
+    fs::remove_dir_all(cluster.data(1).join("index")).unwrap();
+    for entry in fs::read_dir(cluster.data(2).join("index")).unwrap() {
+        let database = entry.unwrap().path().join("db");
+        let mut bytes = fs::read(&database).unwrap();
+        bytes.iter_mut().step_by(7).for_each(|byte| *byte ^= 0x55);
+        fs::write(&database, bytes).unwrap();
+    }
+    for node in 1..=3 {
+        cluster.restart(node).unwrap();
+    }
+    cluster.ready().await.unwrap();
+    read_all(&client, 0..20).await;
+}
+
+#[tokio::test]
+async fn a_shutdown_is_orderly() {
+    let cluster = cluster(3).await;
+    let client = cluster.client().await.unwrap();
+    write_all(&client, 0..10).await;
+    let server = cluster.server(1).unwrap();
+    server.shutdown();
+    let ended = tokio::time::timeout(Duration::from_secs(20), server.ended()).await.unwrap();
+    assert_eq!(ended, Ending::Shutdown);
+    write_all(&client, 10..20).await;
+    read_all(&client, 0..20).await;
+}
+
+#[tokio::test]
+async fn health_readiness_and_metrics_are_told_over_http() {
+    let cluster = cluster(1).await;
+    let client = cluster.client().await.unwrap();
+    write_all(&client, 0..3).await;
+    assert!(http_get(&cluster, "/health").await.starts_with("HTTP/1.1 200"));
+    assert!(http_get(&cluster, "/ready").await.starts_with("HTTP/1.1 200"));
+    let metrics = http_get(&cluster, "/metrics").await;
+    for name in ["kv_turns_total", "kv_log_sync_seconds_bucket", "kv_shard_leads{shard=\"1\"} 1", "kv_ready 1"] {
+        assert!(metrics.contains(name), "{name} is not in {metrics}");
+    }
+}
+
+async fn http_get(cluster: &TestCluster, path: &str) -> String {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let address = cluster.addresses(1).unwrap().http.unwrap();
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nhost: kv\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
