@@ -1,0 +1,288 @@
+//! Flags, environment and file: every key of the file is also a flag and a `KV_*` variable. A flag beats a variable, a
+//! variable beats the file, the file beats the default.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use kv_core::types::{Durability, NodeId};
+use kv_server::{Config, Failure, Trouble};
+use serde::Deserialize;
+
+/// The server of kv, a distributed key-value store.
+#[derive(Debug, Parser)]
+#[command(name = "kv-server", disable_version_flag = true, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    /// Print the version, with commit and data format.
+    #[arg(long, short = 'V')]
+    pub(crate) version: bool,
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run one node of a cluster.
+    Serve(Box<Serve>),
+    /// Run a whole cluster in this process, to try things.
+    Playground(Playground),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Playground {
+    /// How many nodes.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=9))]
+    pub(crate) nodes: u64,
+    /// How many shards.
+    #[arg(long, default_value_t = 12)]
+    pub(crate) shards: u32,
+    /// Keep the data in this directory; without it the data is removed at the end.
+    #[arg(long)]
+    pub(crate) data: Option<PathBuf>,
+    /// Run these commands, separated by `;`, and exit with their status.
+    #[arg(long)]
+    pub(crate) execute: Option<String>,
+    /// What to log: error, warn, info, debug, or a filter.
+    #[arg(long, env = "KV_LOG_LEVEL", default_value = "error")]
+    pub(crate) log_level: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Serve {
+    /// Read settings from this TOML file; its keys are the flags below, with `_` for `-`.
+    #[arg(long, env = "KV_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) keys: Keys,
+}
+
+/// All settings. None is required by its form: what is lacking is said in a sentence.
+#[derive(Clone, Debug, Default, Args, Deserialize)]
+pub(crate) struct Keys {
+    /// This node's id: one of those in `cluster`.
+    #[arg(long, env = "KV_NODE")]
+    node: Option<u64>,
+    /// All members with the addresses by which their peers reach them: 1=host:port,2=host:port.
+    #[arg(long, env = "KV_CLUSTER")]
+    cluster: Option<String>,
+    /// Where to listen for peers, if not at this node's address in `cluster`.
+    #[arg(long, env = "KV_PEER_LISTEN")]
+    peer_listen: Option<String>,
+    /// Where to listen for clients [default: 127.0.0.1:7101].
+    #[arg(long, env = "KV_CLIENT")]
+    client: Option<String>,
+    /// The address that clients are told, if not the one listened on.
+    #[arg(long, env = "KV_CLIENT_ADDRESS")]
+    client_address: Option<String>,
+    /// Where to listen for health checks and metrics; nowhere if not given.
+    #[arg(long, env = "KV_HTTP")]
+    http: Option<String>,
+    /// The data directory [default: data/ID].
+    #[arg(long, env = "KV_DATA")]
+    data: Option<PathBuf>,
+    /// How many shards a new cluster has [default: 12]. Must be the same on all nodes, and stay so.
+    #[arg(long, env = "KV_SHARDS")]
+    shards: Option<u32>,
+    /// How many replicas each shard has [default: 3]. Must be the same on all nodes, and stay so.
+    #[arg(long, env = "KV_REPLICATION")]
+    replication: Option<u32>,
+    /// When writes are acknowledged that don't say: sync or async [default: sync]. Must be the same on all nodes.
+    #[arg(long, env = "KV_DURABILITY")]
+    durability: Option<String>,
+    /// The failure domain that the node stands in; nodes that name none each have one of their own.
+    #[arg(long, env = "KV_ZONE")]
+    zone: Option<String>,
+    /// The node's share of the load against the others' [default: 1].
+    #[arg(long, env = "KV_WEIGHT")]
+    weight: Option<u32>,
+    /// Listen beyond this machine although connections are not encrypted.
+    #[arg(long, env = "KV_INSECURE", num_args = 0..=1, default_missing_value = "true")]
+    insecure: Option<bool>,
+    /// What to log: error, warn, info, debug, or a filter [default: info].
+    #[arg(long, env = "KV_LOG_LEVEL")]
+    log_level: Option<String>,
+    /// Length of a tick in milliseconds [default: 50].
+    #[arg(long, env = "KV_TICK_MS")]
+    tick_ms: Option<u64>,
+    /// A leader sends heartbeats this often [default: 2].
+    #[arg(long, env = "KV_HEARTBEAT_TICKS")]
+    heartbeat_ticks: Option<u64>,
+    /// A follower campaigns after hearing nothing for this long up to twice as long [default: 10].
+    #[arg(long, env = "KV_ELECTION_TICKS")]
+    election_ticks: Option<u64>,
+    /// A checkpoint is made after this long with writes [default: 1200].
+    #[arg(long, env = "KV_CHECKPOINT_TICKS")]
+    checkpoint_ticks: Option<u64>,
+    /// Client writes are refused while less is free on the disk [default: 268435456].
+    #[arg(long, env = "KV_DISK_RESERVE_BYTES")]
+    disk_reserve_bytes: Option<u64>,
+}
+
+/// Takes each key from the first that has it.
+macro_rules! first_of {
+    ($one:ident, $other:ident; $($key:ident),*) => {
+        Keys { $($key: $one.$key.or($other.$key)),* }
+    };
+}
+
+impl Serve {
+    /// What all sources say together.
+    pub(crate) fn keys(self) -> Result<Keys, Failure> {
+        let file = match &self.config {
+            Some(path) => read_file(path)?,
+            None => Keys::default(),
+        };
+        let flags = self.keys;
+        Ok(first_of!(flags, file;
+            node, cluster, peer_listen, client, client_address, http, data, shards, replication, durability, zone, weight,
+            insecure, log_level, tick_ms, heartbeat_ticks, election_ticks, checkpoint_ticks, disk_reserve_bytes))
+    }
+}
+
+impl Keys {
+    /// What to log.
+    pub(crate) fn log_level(&self) -> &str {
+        self.log_level.as_deref().unwrap_or("info")
+    }
+
+    /// The server's configuration.
+    pub(crate) fn config(self) -> Result<Config, Failure> {
+        let Some(node) = self.node.map(NodeId) else {
+            return Err(mistake("no node id is given; pass --node ID, or set `node` in the file"));
+        };
+        let Some(cluster) = &self.cluster else {
+            return Err(mistake("no cluster is given; pass --cluster 1=HOST:PORT,2=HOST:PORT,3=HOST:PORT"));
+        };
+        let data = self.data.unwrap_or_else(|| PathBuf::from(format!("data/{node}")));
+        let mut config = Config::new(node, parse_cluster(cluster)?, data);
+        config.peer_listen = self.peer_listen;
+        config.client_listen = self.client.unwrap_or_else(|| "127.0.0.1:7101".to_owned());
+        config.client_address = self.client_address;
+        config.http_listen = self.http;
+        config.shards = self.shards.unwrap_or(config.shards);
+        config.replication = self.replication.unwrap_or(config.replication);
+        config.durability = match self.durability.as_deref() {
+            None | Some("sync") => Durability::Sync,
+            Some("async") => Durability::Async,
+            Some(other) => return Err(mistake(format!("durability is `{other}`; it is sync or async"))),
+        };
+        config.zone = self.zone.unwrap_or_default();
+        config.weight = self.weight.unwrap_or(config.weight);
+        config.insecure = self.insecure.unwrap_or(false);
+        let settings = &mut config.settings;
+        settings.tick_micros = self.tick_ms.map_or(settings.tick_micros, |ms| ms.saturating_mul(1_000));
+        settings.heartbeat_ticks = self.heartbeat_ticks.unwrap_or(settings.heartbeat_ticks);
+        settings.election_ticks = self.election_ticks.unwrap_or(settings.election_ticks);
+        settings.checkpoint_ticks = self.checkpoint_ticks.unwrap_or(settings.checkpoint_ticks);
+        settings.disk_reserve_bytes = self.disk_reserve_bytes.unwrap_or(settings.disk_reserve_bytes);
+        Ok(config)
+    }
+}
+
+/// Reads a flat TOML file of [`Keys`].
+fn read_file(path: &Path) -> Result<Keys, Failure> {
+    let named = |message: String| mistake(format!("{}: {message}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|error| named(format!("can't be read: {error}")))?;
+    parse_file(&text).map_err(named)
+}
+
+fn parse_file(text: &str) -> Result<Keys, String> {
+    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| error.to_string().trim_end().to_owned())?;
+    let command = Keys::augment_args(Cli::command());
+    let known: Vec<_> = command
+        .get_arguments()
+        .map(|argument| argument.get_id().as_str())
+        .filter(|name| !matches!(*name, "version" | "help"))
+        .collect();
+    if let Some(key) = table.keys().find(|key| !known.contains(&key.as_str())) {
+        let nearest = known
+            .iter()
+            .map(|name| (strsim::jaro_winkler(key, name), name))
+            .max_by(|one, other| one.0.total_cmp(&other.0));
+        return Err(match nearest {
+            Some((likeness, name)) if likeness > 0.7 => format!("there is no key `{key}`; did you mean `{name}`?"),
+            _ => format!("there is no key `{key}`; the keys are {}", known.join(", ")),
+        });
+    }
+    // Again from the text, so that an error names the line.
+    toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())
+}
+
+fn parse_cluster(text: &str) -> Result<BTreeMap<NodeId, String>, Failure> {
+    let mut members = BTreeMap::new();
+    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        let member = part.split_once('=').and_then(|(id, address)| {
+            let (host, port) = address.trim().rsplit_once(':')?;
+            let is_address = !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0);
+            is_address.then_some((NodeId(id.trim().parse().ok()?), address.trim().to_owned()))
+        });
+        let Some((id, address)) = member else {
+            return Err(mistake(format!("`{part}` in the cluster is not ID=HOST:PORT, such as 1=127.0.0.1:7201")));
+        };
+        if members.insert(id, address).is_some() {
+            return Err(mistake(format!("the cluster names node {id} twice")));
+        }
+    }
+    Ok(members)
+}
+
+fn mistake(message: impl Into<String>) -> Failure {
+    Failure::new(Trouble::Configuration, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn serve(arguments: &[&str]) -> Serve {
+        let all = ["kv-server", "serve"].iter().chain(arguments);
+        match Cli::try_parse_from(all).unwrap().command {
+            Some(Command::Serve(serve)) => *serve,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_flag_beats_the_file_and_the_file_the_default() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("kv.toml");
+        let text = "node = 2\ncluster = \"1=a:1,2=b:2\"\nshards = 6\ninsecure = true\ntick_ms = 20\n";
+        std::fs::write(&file, text).unwrap();
+        let serve = serve(&["--config", file.to_str().unwrap(), "--shards", "24"]);
+        let config = serve.keys().unwrap().config().unwrap();
+        assert_eq!((config.node, config.shards, config.replication), (NodeId(2), 24, 3));
+        assert_eq!(config.members[&NodeId(1)], "a:1");
+        assert!(config.insecure);
+        assert_eq!(config.settings.tick_micros, 20_000);
+        assert_eq!(config.data, PathBuf::from("data/2"));
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_with_the_nearest() {
+        assert!(parse_file("replicaton = 3").unwrap_err().contains("did you mean `replication`?"));
+        assert!(parse_file("zzz = 3").unwrap_err().contains("the keys are node, cluster"));
+        assert!(parse_file("config = \"x\"").is_err());
+        assert!(parse_file("shards = \"many\"").unwrap_err().contains("line 1"));
+        assert!(parse_file("node = ").is_err());
+    }
+
+    #[test]
+    fn what_is_lacking_or_wrong_is_said() {
+        let message = |arguments: &[&str]| serve(arguments).keys().unwrap().config().unwrap_err().message;
+        assert!(message(&["--cluster", "1=a:1"]).contains("--node"));
+        assert!(message(&["--node", "1"]).contains("--cluster"));
+        for bad in ["1", "x=a:1", "1=a", "1=:1", "1=a:x", "1=a:0"] {
+            assert!(message(&["--node", "1", "--cluster", bad]).contains("ID=HOST:PORT"), "{bad}");
+        }
+        assert!(message(&["--node", "1", "--cluster", "1=a:1,1=b:1"]).contains("twice"));
+        let one = ["--node", "1", "--cluster", "1=a:1", "--durability", "maybe"];
+        assert!(message(&one).contains("sync or async"));
+    }
+}
