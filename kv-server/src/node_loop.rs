@@ -258,11 +258,10 @@ impl NodeLoop {
                         self.shared.stop.fail(Trouble::Internal, "the checkpoint thread is gone");
                     }
                 }
-                Output::Reply { request, result } => {
-                    if let Some(pending) = self.pending.take(request) {
-                        self.answer(pending, result);
-                    }
-                }
+                Output::Reply { request, result } => match self.pending.take(request) {
+                    Some(pending) => self.answer(pending, result),
+                    None => tracing::error!(%request, ?result, "a request was answered that nobody waits for"),
+                },
                 Output::MapChanged(map) => self.shared.publish_map(map),
                 Output::Notice(notice) => notices::tell(&notice),
             }

@@ -16,28 +16,38 @@ pub(crate) struct Pending {
     pub(crate) since: Time,
 }
 
-/// All of them. A request's id is its place, used again once it is answered.
+/// All of them. A request's id names a place and how often it was used, from 1 on: an answer too many, or one to nobody,
+/// finds nothing instead of somebody else's request.
 #[derive(Default)]
 pub(crate) struct PendingRequests {
-    places: Vec<Option<Pending>>,
+    places: Vec<Place>,
     free: Vec<usize>,
+}
+
+#[derive(Default)]
+struct Place {
+    uses: u32,
+    pending: Option<Pending>,
 }
 
 impl PendingRequests {
     /// Keeps a request and gives it an id.
     pub(crate) fn add(&mut self, pending: Pending) -> RequestId {
         let place = self.free.pop().unwrap_or_else(|| {
-            self.places.push(None);
+            self.places.push(Place::default());
             self.places.len() - 1
         });
-        self.places[place] = Some(pending);
-        RequestId(place as u64)
+        let taken = &mut self.places[place];
+        taken.uses = taken.uses.wrapping_add(1).max(1);
+        taken.pending = Some(pending);
+        RequestId(u64::from(taken.uses) << 32 | place as u64)
     }
 
     /// Takes a request out, to answer it.
     pub(crate) fn take(&mut self, id: RequestId) -> Option<Pending> {
-        let place = usize::try_from(id.0).ok()?;
-        let pending = self.places.get_mut(place)?.take()?;
+        let place = (id.0 & u64::from(u32::MAX)) as usize;
+        let taken = self.places.get_mut(place).filter(|place| u64::from(place.uses) == id.0 >> 32)?;
+        let pending = taken.pending.take()?;
         self.free.push(place);
         Some(pending)
     }
@@ -53,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_is_answered_once_and_then_used_again() {
+    fn an_id_is_answered_once_and_never_stands_for_another_request() {
         let mut requests = PendingRequests::default();
         let pending = || Pending {
             asker: Asker::Call(tokio::sync::oneshot::channel().0),
@@ -67,7 +77,11 @@ mod tests {
         assert!(requests.take(first).is_some());
         assert!(requests.take(first).is_none());
         assert!(requests.take(RequestId(99)).is_none());
-        assert_eq!(requests.add(pending()), first);
+        assert!(requests.take(RequestId(0)).is_none(), "an answer to nobody");
+        let third = requests.add(pending());
+        assert_ne!(third, first);
+        assert!(requests.take(first).is_none(), "the place is the third's by now");
         assert_eq!(requests.len(), 2);
+        assert!(requests.take(third).is_some());
     }
 }

@@ -132,6 +132,7 @@ impl Cluster {
                 }
                 Output::Checkpoint(job) => self.checkpoint(node, job),
                 Output::Reply { request, result } => {
+                    assert!((1..=self.next).contains(&request.0), "{request} was never asked, and got {result:?}");
                     assert!(self.replies.insert(request, result).is_none(), "one reply to each request");
                 }
                 Output::MapChanged(_) => {}
@@ -271,7 +272,7 @@ fn a_write_is_read_at_the_leader_and_at_followers() {
     assert_eq!(revision, Revision(1));
     assert_eq!(value_of(&cluster.answer(leader, shard, get("a", Consistency::Linearizable))).as_deref(), Some("1"));
     assert_eq!(cluster.answer(leader, shard, Operation::WaitDurable { token }), Ok(Answer::Durable));
-    let lost = Token { term: crate::types::Term(1), ..token };
+    let lost = Token { term: Term(1), ..token };
     assert_eq!(cluster.answer(leader, shard, Operation::WaitDurable { token: lost }), Ok(Answer::Lost));
     let follower = *cluster.nodes.keys().find(|node| **node != leader).unwrap();
     let refused = cluster.answer(follower, shard, get("a", Consistency::Linearizable)).unwrap_err();
@@ -322,6 +323,25 @@ fn a_write_sent_twice_in_a_session_runs_once() {
     let write = Write { session: Some(expired), ..write("a", "2") };
     let refused = cluster.answer(leader, shard, put(write, Durability::Sync)).unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::SessionExpired);
+}
+
+#[test]
+fn what_a_node_queues_for_itself_answers_nobody_when_the_leadership_goes() {
+    let mut cluster = Cluster::start(3, 2, &Settings::default());
+    let leader = cluster.leader(META_SHARD);
+    let other = *cluster.nodes.keys().find(|node| **node != leader).unwrap();
+    let mut own = cluster.nodes[&leader].map().nodes.iter().find(|node| node.node == leader).unwrap().clone();
+    own.client_address = "elsewhere:2".to_owned();
+    // The description waits for the end of the hand-over, and finds that it can't be proposed here any more.
+    cluster.ask(leader, META_SHARD, Operation::TransferLeader { to: other });
+    cluster.inputs.get_mut(&leader).unwrap().extend([Input::Describe(own), Input::Tick]);
+    cluster.settle();
+    assert_eq!(cluster.leader(META_SHARD), other);
+    cluster.run_ticks(40);
+    for node in cluster.nodes.values() {
+        let known = node.map().nodes.iter().find(|known| known.node == leader).unwrap();
+        assert_eq!(known.client_address, "elsewhere:2");
+    }
 }
 
 #[test]

@@ -298,7 +298,8 @@ impl Replica {
             requests.push(read.request);
             false
         });
-        requests.extend(std::mem::take(&mut self.proposals.queued).into_iter().map(|queued| queued.waiting.request));
+        let queued = std::mem::take(&mut self.proposals.queued);
+        requests.extend(queued.into_iter().filter_map(|queued| queued.waiting.unanswered()));
         for request in requests {
             let error = self.not_serving();
             cx.reply(request, Err(error));

@@ -111,7 +111,7 @@ impl Replica {
 
     fn refuse_what_needs_a_leader<S: StateStore>(&mut self, cx: &mut Context<'_, S>) {
         let queued = std::mem::take(&mut self.proposals.queued);
-        let requests = queued.into_iter().map(|queued| queued.waiting.request);
+        let requests = queued.into_iter().filter_map(|queued| queued.waiting.unanswered());
         let mut requests: Vec<RequestId> = requests.collect();
         for waiter in std::mem::take(&mut self.reads.waiting) {
             if let super::reads::Waiter::Read(read) = waiter {
@@ -192,9 +192,11 @@ impl Replica {
     fn expire<S: StateStore>(&mut self, cx: &mut Context<'_, S>) {
         let now = cx.now;
         let mut timed_out: Vec<(RequestId, bool)> = Vec::new();
-        self.proposals
-            .queued
-            .retain(|queued| keep(queued.waiting.deadline, now, queued.waiting.request, false, &mut timed_out));
+        self.proposals.queued.retain(|queued| match queued.waiting.unanswered() {
+            Some(request) => keep(queued.waiting.deadline, now, request, false, &mut timed_out),
+            // The node's own; it is queued again if it is lost.
+            None => true,
+        });
         for proposed in self.proposals.proposed.values_mut() {
             for waiting in &mut proposed.waiting {
                 if !waiting.answered && waiting.deadline <= now {

@@ -34,6 +34,14 @@ pub(super) struct Waiting {
     pub(super) answered: bool,
 }
 
+impl Waiting {
+    /// Who is still to be answered. Nobody is for a command of the node's own, whose request stands for nothing: another
+    /// request may have its number.
+    pub(super) fn unanswered(&self) -> Option<RequestId> {
+        (!self.answered).then_some(self.request)
+    }
+}
+
 /// A command of this turn.
 #[derive(Debug)]
 pub(super) struct Queued {
@@ -175,9 +183,9 @@ impl Replica {
         }
         let queued = std::mem::take(&mut self.proposals.queued);
         if !self.leads() {
-            for queued in queued {
+            for request in queued.iter().filter_map(|queued| queued.waiting.unanswered()) {
                 let error = self.not_leading(cx);
-                cx.reply(queued.waiting.request, Err(error));
+                cx.reply(request, Err(error));
             }
             return;
         }
@@ -206,9 +214,9 @@ impl Replica {
         message.set_entries(vec![entry].into());
         let index = self.last_index().next();
         if self.raft.step(message).is_err() {
-            for (waiting, _) in waiting {
+            for request in waiting.iter().filter_map(|(waiting, _)| waiting.unanswered()) {
                 let error = Error::overloaded("the shard has too much that is proposed but not yet committed", 20);
-                cx.reply(waiting.request, Err(error));
+                cx.reply(request, Err(error));
             }
             return;
         }
