@@ -1,0 +1,93 @@
+//! Damage to files, and its undoing.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// A byte that was inverted.
+pub(crate) struct Flip {
+    path: PathBuf,
+    /// Where it is in its file.
+    pub(crate) offset: usize,
+}
+
+impl Flip {
+    fn make(path: PathBuf, offset: usize) -> Result<Self, String> {
+        let flip = Self { path, offset };
+        flip.invert()?;
+        Ok(flip)
+    }
+
+    /// The file's name.
+    pub(crate) fn name(&self) -> String {
+        self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    /// Puts the byte back.
+    pub(crate) fn undo(self) -> Result<(), String> {
+        self.invert()
+    }
+
+    fn invert(&self) -> Result<(), String> {
+        let mut bytes = read(&self.path)?;
+        let byte = bytes.get_mut(self.offset).ok_or_else(|| format!("{} is shorter now", self.path.display()))?;
+        *byte = !*byte;
+        fs::write(&self.path, bytes).map_err(|error| format!("{}: {error}", self.path.display()))
+    }
+}
+
+/// Flips a byte that is not zero, anywhere in the files of a directory.
+pub(crate) fn flip_somewhere(directory: &Path, random: &mut fastrand::Rng) -> Result<Flip, String> {
+    let mut used = Vec::new();
+    for path in files_below(directory)? {
+        let bytes = read(&path)?;
+        used.extend((0..bytes.len()).filter(|at| bytes[*at] != 0).map(|at| (path.clone(), at)));
+    }
+    if used.is_empty() {
+        return Err(format!("{} holds nothing to flip", directory.display()));
+    }
+    let (path, offset) = used.swap_remove(random.usize(0..used.len()));
+    Flip::make(path, offset)
+}
+
+/// Flips a byte in the middle of what is used of the largest file of a directory of segments.
+pub(crate) fn flip_in_the_middle(directory: &Path) -> Result<Flip, String> {
+    let mut most: Option<(PathBuf, Vec<usize>)> = None;
+    for path in files_below(directory)? {
+        let bytes = read(&path)?;
+        let used: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at] != 0).collect();
+        if most.as_ref().is_none_or(|(_, so_far)| used.len() > so_far.len()) {
+            most = Some((path, used));
+        }
+    }
+    match most {
+        Some((path, used)) if !used.is_empty() => {
+            let offset = used[used.len() / 2];
+            Flip::make(path, offset)
+        }
+        _ => Err(format!("{} holds nothing to flip", directory.display())),
+    }
+}
+
+/// How many bytes the files of a directory have.
+pub(crate) fn bytes_below(directory: &Path) -> Result<u64, String> {
+    let sizes = files_below(directory)?.into_iter().map(|path| fs::metadata(path).map_or(0, |metadata| metadata.len()));
+    Ok(sizes.sum())
+}
+
+/// All files of a directory and of those in it, by name.
+fn files_below(directory: &Path) -> Result<Vec<PathBuf>, String> {
+    let named = |error: std::io::Error| format!("{}: {error}", directory.display());
+    let mut files = Vec::new();
+    for entry in fs::read_dir(directory).map_err(named)? {
+        let path = entry.map_err(named)?.path();
+        if path.is_dir() { files.extend(files_below(&path)?) } else { files.push(path) }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    fs::read(path).map_err(|error| format!("{}: {error}", path.display()))
+}
