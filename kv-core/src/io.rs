@@ -156,7 +156,7 @@ pub enum Answer {
         revision: Revision,
         /// What the key held before.
         previous: Previous,
-        /// Where it stands in the log; `None` if the outcome was remembered from an earlier sending.
+        /// Where it stands in the log; for an outcome that was remembered, where its last sending does.
         token: Option<Token>,
     },
     /// To `Write`, acknowledged as async: accepted, not yet decided.

@@ -107,6 +107,9 @@ pub enum PeerMessage {
 /// Most bytes of a file in one [`PeerMessage::SnapshotChunk`].
 pub const CHUNK_BYTES_MAX: usize = 256 * 1024;
 
+/// A [`PeerMessage::SnapshotWant`] for this file asks for nothing but that the stream be kept.
+pub const KEEP_STREAM: u32 = u32::MAX;
+
 /// Appends of more bytes than this go by the bulk connection, so that they don't hold up heartbeats.
 pub const MAIN_LANE_BYTES_MAX: usize = 64 * 1024;
 

@@ -1,5 +1,7 @@
 //! What of a node can be set, with defaults that serve. Times are in ticks of the logical clock unless they say otherwise.
 
+use crate::log::record::BLOCK_BYTES_MAX;
+
 /// Settings of one node. All nodes of a cluster should have the same timing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -33,6 +35,8 @@ pub struct Settings {
     pub async_micros_max: u64,
     /// Requests that wait for their answer, per shard; past it they are refused.
     pub waiting_requests_max: usize,
+    /// Records in one block of the log; at most [`crate::log::record::BLOCK_BYTES_MAX`], and well below a segment.
+    pub block_bytes_max: usize,
     /// Client writes are refused while the log's segments take more than this; it counts on checkpoints to free them.
     pub log_bytes_max: u64,
     /// Client writes are refused while less is free on the disk.
@@ -60,6 +64,7 @@ impl Default for Settings {
             async_bytes_max: MIB,
             async_micros_max: 100_000,
             waiting_requests_max: 65_536,
+            block_bytes_max: BLOCK_BYTES_MAX,
             log_bytes_max: 1024 * MIB as u64,
             disk_reserve_bytes: 256 * MIB as u64,
             stream_ticks_max: 12_000,

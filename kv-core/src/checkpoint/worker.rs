@@ -236,13 +236,14 @@ impl<F: FileDisk, S: StateStore> Worker<F, S> {
     }
 
     fn begin_state(&mut self) -> Result<bool, DiskError> {
-        if let Some(CheckpointJob::Write { replica, .. }) = self.state_jobs.front() {
+        let next = self.next_state_job();
+        if let Some(CheckpointJob::Write { replica, .. }) = self.state_jobs.get(next) {
             let count = self.cx.replicas.get(replica).map_or(0, |known| known.files.len());
             if count >= FILES_MAX && self.is_merging(*replica) {
                 return Ok(false);
             }
         }
-        let Some(job) = self.state_jobs.pop_front() else { return Ok(false) };
+        let Some(job) = self.state_jobs.remove(next) else { return Ok(false) };
         self.state = Some(match job {
             CheckpointJob::Load { shard, replica, at_least, install, initial } => {
                 self.abandon_merge(replica)?;
@@ -255,6 +256,21 @@ impl<F: FileDisk, S: StateStore> Worker<F, S> {
             _ => unreachable!("submit puts only these here"),
         });
         Ok(true)
+    }
+
+    /// A checkpoint of one replica does not wait for the loading of others: at a start that can take long, and meanwhile
+    /// tables and log would fill up. Jobs of one replica keep their order.
+    fn next_state_job(&self) -> usize {
+        let replica = |job: &CheckpointJob| match job {
+            CheckpointJob::Load { replica, .. } | CheckpointJob::Write { replica, .. } => Some(*replica),
+            _ => None,
+        };
+        let is_first = |at: usize| {
+            let of = replica(&self.state_jobs[at]);
+            self.state_jobs.iter().take(at).all(|earlier| replica(earlier) != of)
+        };
+        let write = |job: &CheckpointJob| matches!(job, CheckpointJob::Write { .. });
+        (0..self.state_jobs.len()).find(|at| write(&self.state_jobs[*at]) && is_first(*at)).unwrap_or(0)
     }
 
     fn merges(&mut self, step: &mut Step) -> Result<bool, DiskError> {

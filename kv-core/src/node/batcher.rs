@@ -1,17 +1,18 @@
 //! Gathers the records of all shards into blocks: one write and one sync for whatever the turns since the last one produced.
 //!
 //! At most one block is at the log; what is gathered meanwhile is the next. A block takes at most
-//! [`BLOCK_BYTES_MAX`] bytes, the rest waits for the one after. Order is kept.
+//! [`crate::settings::Settings::block_bytes_max`], the rest waits for the one after. Order is kept.
 
 use std::collections::VecDeque;
 
 use crate::{
-    log::record::{BLOCK_BYTES_MAX, LogBatch, Record},
+    log::record::{LogBatch, Record},
     types::BatchNumber,
 };
 
 #[derive(Debug)]
 pub(crate) struct Batcher {
+    block_bytes_max: usize,
     next: BatchNumber,
     waiting: VecDeque<LogBatch>,
     last_bytes: usize,
@@ -20,19 +21,26 @@ pub(crate) struct Batcher {
 }
 
 impl Batcher {
-    pub(crate) fn new() -> Self {
-        Self { next: BatchNumber(1), waiting: VecDeque::new(), last_bytes: 0, in_flight: None, in_flight_ticks: 0 }
+    pub(crate) fn new(block_bytes_max: usize) -> Self {
+        Self {
+            block_bytes_max,
+            next: BatchNumber(1),
+            waiting: VecDeque::new(),
+            last_bytes: 0,
+            in_flight: None,
+            in_flight_ticks: 0,
+        }
     }
 
     /// Adds records, in one block if they fit into one, and tells the block that holds the last of them.
     pub(crate) fn push(&mut self, records: Vec<Record>) -> BatchNumber {
         let bytes: usize = records.iter().map(Record::bytes_about).sum();
-        if self.waiting.is_empty() || self.last_bytes + bytes > BLOCK_BYTES_MAX {
+        if self.waiting.is_empty() || self.last_bytes + bytes > self.block_bytes_max {
             self.open_block();
         }
         for record in records {
             let bytes = record.bytes_about();
-            if self.last_bytes + bytes > BLOCK_BYTES_MAX && self.last_bytes > 0 {
+            if self.last_bytes + bytes > self.block_bytes_max && self.last_bytes > 0 {
                 self.open_block();
             }
             self.last_bytes += bytes;
@@ -84,6 +92,8 @@ mod tests {
     };
     use bytes::Bytes;
 
+    const BLOCK_BYTES: usize = 64 * 1024;
+
     fn record(index: u64, bytes: usize) -> Record {
         Record::Entry {
             shard: ShardId(1),
@@ -99,7 +109,7 @@ mod tests {
 
     #[test]
     fn one_block_is_at_the_log_and_the_rest_waits_in_order() {
-        let mut batcher = Batcher::new();
+        let mut batcher = Batcher::new(BLOCK_BYTES);
         assert_eq!(batcher.push(vec![record(1, 10)]), BatchNumber(1));
         assert_eq!(batcher.push(vec![record(2, 10)]), BatchNumber(1));
         let first = batcher.emit().unwrap();
@@ -112,8 +122,8 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_into_a_block_is_the_next_one() {
-        let mut batcher = Batcher::new();
-        let half = BLOCK_BYTES_MAX / 2 - 100;
+        let mut batcher = Batcher::new(BLOCK_BYTES);
+        let half = BLOCK_BYTES / 2 - 100;
         let last = batcher.push(vec![record(1, half), record(2, half), record(3, half)]);
         assert_eq!(last, BatchNumber(2));
         assert_eq!(batcher.emit().unwrap().records.len(), 2);

@@ -8,6 +8,7 @@ use crate::{
     io::{Input, LogReport, Notice, Output, Request},
     message::PeerMessage,
     replica::{LoadedState, Replica, context::Context},
+    state::ShardState,
     types::{NodeId, ReplicaId, ShardId, Time},
 };
 
@@ -38,21 +39,23 @@ impl<S: StateStore> Node<S> {
             outputs.push(Output::Notice(Notice::LogStalled));
         }
         self.log_stalled = stalled;
+        self.sessions_bytes = self.replicas.values().filter_map(Replica::state).map(ShardState::sessions_bytes).sum();
         let shards: Vec<ShardId> = self.replicas.keys().copied().collect();
         for shard in shards {
             self.with_replica(shard, now, outputs, |replica, cx| replica.tick(cx));
             self.dirty(shard);
         }
         self.tick_streams(now, outputs);
+        self.tick_map(outputs);
     }
 
     fn peer(&mut self, from: NodeId, message: PeerMessage, now: Time, outputs: &mut Vec<Output>) {
         match message {
             PeerMessage::MapAsk { have } => return self.map_asked(from, have, outputs),
             PeerMessage::MapTell(map) => return self.map_told(from, &map, outputs),
-            PeerMessage::DescribeNode(description) => return self.described(from, &description, now, outputs),
+            PeerMessage::DescribeNode(description) => return self.described(from, &description, outputs),
             PeerMessage::StateAsk { shard, at_least, at_most } => {
-                return self.state_asked(from, shard, (at_least, at_most), outputs);
+                return self.state_asked(from, shard, (at_least, at_most), now, outputs);
             }
             PeerMessage::SnapshotWant { stream, file, offset, .. } => {
                 return self.piece_wanted(from, stream, file, offset, outputs);

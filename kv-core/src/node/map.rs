@@ -10,7 +10,7 @@ use crate::{
     io::Output,
     message::PeerMessage,
     shard_map::{CheckedMap, NodeDescription, ShardMap},
-    types::{META_SHARD, MapVersion, NodeId, Time},
+    types::{META_SHARD, MapVersion, NodeId},
 };
 
 /// Ticks between two looks at whether map and description are up to date.
@@ -49,12 +49,8 @@ impl MapKeeper {
 }
 
 impl<S: StateStore> Node<S> {
-    /// At the end of a turn: makes the map anew if the meta shard's state has moved, and asks for what is lacking.
-    pub(super) fn keep_map(&mut self, now: Time, tick: bool, outputs: &mut Vec<Output>) {
-        self.map_from_meta(outputs);
-        if !tick {
-            return;
-        }
+    /// Each tick: asks for what is lacking.
+    pub(super) fn tick_map(&mut self, outputs: &mut Vec<Output>) {
         let due = self.keeper.ticks.is_multiple_of(MAP_TICKS);
         self.keeper.ticks += 1;
         if !due {
@@ -63,7 +59,7 @@ impl<S: StateStore> Node<S> {
         if let Some(own) = self.keeper.own.clone()
             && self.keeper.checked.node(self.id) != Some(&own)
         {
-            self.have_recorded(own, now, outputs);
+            self.have_recorded(own, outputs);
         }
         let has_meta = self.replicas.get(&META_SHARD).is_some_and(|replica| replica.state().is_some());
         if !has_meta {
@@ -76,7 +72,8 @@ impl<S: StateStore> Node<S> {
         }
     }
 
-    fn map_from_meta(&mut self, outputs: &mut Vec<Output>) {
+    /// At the end of a turn: makes the map anew if the meta shard's state has moved.
+    pub(super) fn map_from_meta(&mut self, outputs: &mut Vec<Output>) {
         let Some(state) = self.replicas.get(&META_SHARD).and_then(|replica| replica.state()) else { return };
         let version = MapVersion(state.revision().0);
         if version <= self.keeper.map().version {
@@ -99,8 +96,8 @@ impl<S: StateStore> Node<S> {
     }
 
     /// Has this node's description recorded in the meta shard: here if it leads, else by whoever does.
-    fn have_recorded(&mut self, own: NodeDescription, now: Time, outputs: &mut Vec<Output>) {
-        if self.record(&own, now) {
+    fn have_recorded(&mut self, own: NodeDescription, outputs: &mut Vec<Output>) {
+        if self.record(&own) {
             return;
         }
         let leader = self.replicas.get(&META_SHARD).and_then(|replica| replica.leader());
@@ -114,30 +111,24 @@ impl<S: StateStore> Node<S> {
     }
 
     /// Proposes a description if this node leads the meta shard; true if there is nothing more to do.
-    fn record(&mut self, description: &NodeDescription, now: Time) -> bool {
+    fn record(&mut self, description: &NodeDescription) -> bool {
         let Some(replica) = self.replicas.get_mut(&META_SHARD).filter(|replica| replica.leads()) else { return false };
         let Some(state) = replica.state() else { return false };
         if state.nodes().get(&description.node) != Some(description) {
-            replica.queue_own(Command::DescribeNode(description.clone()), now);
+            replica.queue_own(Command::DescribeNode(description.clone()));
             self.dirty(META_SHARD);
         }
         true
     }
 
     /// A peer says how it is reached.
-    pub(super) fn described(
-        &mut self,
-        from: NodeId,
-        description: &NodeDescription,
-        now: Time,
-        outputs: &mut Vec<Output>,
-    ) {
+    pub(super) fn described(&mut self, from: NodeId, description: &NodeDescription, outputs: &mut Vec<Output>) {
         let known = self.keeper.founding.nodes.iter().find(|node| node.node == from);
         let honest = description.node == from
             && description.weight > 0
             && known.is_some_and(|known| known.incarnation == description.incarnation);
         if honest {
-            self.record(description, now);
+            self.record(description);
         } else {
             Self::refuse(from, "it describes another node than itself", outputs);
         }

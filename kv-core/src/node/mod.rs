@@ -58,6 +58,8 @@ pub struct Node<S> {
     log_full: bool,
     log_stalled: bool,
     stopping: bool,
+    tables_bytes: usize,
+    sessions_bytes: usize,
     /// Replicas that this turn has touched.
     dirty: BTreeSet<ShardId>,
     changed: BTreeSet<ShardId>,
@@ -102,6 +104,7 @@ impl<S: StateStore> Node<S> {
     /// A turn takes at most 4,096 inputs or 4 MiB of them: the caller cuts.
     pub fn turn(&mut self, now: Time, inputs: &mut Vec<Input>, outputs: &mut Vec<Output>) {
         self.changed.clear();
+        self.tables_bytes = self.replicas.values().map(Replica::table_bytes).sum();
         let mut tick = false;
         for input in inputs.drain(..) {
             tick |= matches!(input, Input::Tick);
@@ -109,7 +112,7 @@ impl<S: StateStore> Node<S> {
         }
         self.flush(now, outputs);
         self.begin_checkpoints(now, tick, outputs);
-        self.keep_map(now, tick, outputs);
+        self.map_from_meta(outputs);
         if let Some(batch) = self.batcher.emit() {
             outputs.push(Output::LogBatch(batch));
         }
@@ -169,7 +172,7 @@ impl<S: StateStore> Node<S> {
         while let Some((bytes, shard)) = sizes.pop()
             && total > self.settings.kept_node_bytes_max
         {
-            self.with_replica(shard, now, outputs, |replica, cx| replica.unpin(cx));
+            self.with_replica(shard, now, outputs, |replica, cx| replica.relieve(cx));
             total -= bytes - self.replicas.get(&shard).map_or(0, Replica::log_bytes).min(bytes);
         }
     }
@@ -183,7 +186,6 @@ impl<S: StateStore> Node<S> {
         outputs: &mut Vec<Output>,
         work: impl FnOnce(&mut Replica, &mut Context<'_, S>) -> R,
     ) -> Option<R> {
-        let tables_bytes = self.replicas.values().map(Replica::table_bytes).sum();
         let replica = self.replicas.get_mut(&shard)?;
         let mut cx = Context {
             now,
@@ -198,7 +200,8 @@ impl<S: StateStore> Node<S> {
             disk_full: self.disk_full,
             log_full: self.log_full,
             leaving: self.stopping || self.log_stalled,
-            tables_bytes,
+            sessions_bytes: self.sessions_bytes,
+            tables_bytes: self.tables_bytes,
         };
         if let Ok(result) = catch_unwind(AssertUnwindSafe(|| work(&mut *replica, &mut cx))) {
             return Some(result);

@@ -71,7 +71,7 @@ impl<S: StateStore> Node<S> {
             return Err(OpenError::NotMember);
         }
         let map = record.layout();
-        let mut batcher = Batcher::new();
+        let mut batcher = Batcher::new(settings.block_bytes_max);
         let mut replicas = BTreeMap::new();
         let mut first = Vec::new();
         for row in &map.shards {
@@ -124,6 +124,8 @@ impl<S: StateStore> Node<S> {
             log_full: false,
             log_stalled: false,
             stopping: false,
+            tables_bytes: 0,
+            sessions_bytes: 0,
             dirty: BTreeSet::new(),
             changed: BTreeSet::new(),
             watched: None,

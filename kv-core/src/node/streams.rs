@@ -10,7 +10,7 @@ use crate::{
     checkpoint::job::{CheckpointJob, Manifest},
     disk::StateStore,
     io::Output,
-    message::{PeerMessage, RaftMessage, SnapshotMark},
+    message::{KEEP_STREAM, PeerMessage, RaftMessage, SnapshotMark},
     state::record::StateHeader,
     types::{LogIndex, NodeId, ReplicaId, ShardId, Time},
 };
@@ -50,8 +50,7 @@ impl<S: StateStore> Node<S> {
         let ticks = self.settings.stream_ticks_max;
         let to = self.with_replica(shard, now, outputs, |own, _| own.node_of(replica)).flatten();
         let begun = to.is_some_and(|to| {
-            // An earlier stream to the same replica is of an earlier wish of raft's.
-            self.cancel(|other| other.shard == shard && other.to == to, now, outputs);
+            self.forget_streams(shard, to, outputs);
             self.open_stream(shard, to, Purpose::Snapshot { replica, message: Box::new(message) }, outputs)
         });
         self.with_replica(shard, now, outputs, |own, _| {
@@ -66,6 +65,7 @@ impl<S: StateStore> Node<S> {
         from: NodeId,
         shard: ShardId,
         (at_least, at_most): (LogIndex, LogIndex),
+        now: Time,
         outputs: &mut Vec<Output>,
     ) {
         let Some(replica) = self.replicas.get_mut(&shard) else { return };
@@ -76,6 +76,11 @@ impl<S: StateStore> Node<S> {
             }
             // The asker's log goes on from where this one's checkpoint does not reach yet.
             index if index.is_none_or(|index| index < at_least) => replica.want_checkpoint(),
+            // Nor does the asker's log reach this checkpoint. The leader gives up its log up to there, so that raft has no
+            // choice but a snapshot.
+            Some(_) if serves && replica.leads() => {
+                self.with_replica(shard, now, outputs, |replica, cx| replica.unpin(cx));
+            }
             _ => {}
         }
     }
@@ -115,7 +120,12 @@ impl<S: StateStore> Node<S> {
             Purpose::Snapshot { message, .. } => {
                 let wanted = message.snapshot.as_ref().map_or(LogIndex(0), |mark| mark.index);
                 let Some((_, configuration)) = configuration.filter(|_| manifest.index >= wanted) else {
-                    return self.end(stream, false, now, outputs);
+                    let shard = outgoing.shard;
+                    self.end(stream, false, now, outputs);
+                    if let Some(replica) = self.replicas.get_mut(&shard) {
+                        replica.want_checkpoint();
+                    }
+                    return;
                 };
                 let (index, term) = (manifest.index, manifest.term);
                 message.snapshot = Some(SnapshotMark { index, term, configuration: configuration.clone() });
@@ -137,7 +147,9 @@ impl<S: StateStore> Node<S> {
     ) {
         if let Some(outgoing) = self.streams.outgoing.get_mut(&stream).filter(|outgoing| outgoing.to == from) {
             outgoing.quiet_ticks = 0;
-            outputs.push(Output::Checkpoint(CheckpointJob::ReadPiece { stream, file, offset }));
+            if file != KEEP_STREAM {
+                outputs.push(Output::Checkpoint(CheckpointJob::ReadPiece { stream, file, offset }));
+            }
         }
     }
 
@@ -180,12 +192,16 @@ impl<S: StateStore> Node<S> {
         }
     }
 
-    fn cancel(&mut self, which: impl Fn(&Outgoing) -> bool, now: Time, outputs: &mut Vec<Output>) {
-        let streams: Vec<u64> =
-            self.streams.outgoing.iter().filter(|(_, outgoing)| which(outgoing)).map(|(stream, _)| *stream).collect();
-        for stream in streams {
-            self.end(stream, false, now, outputs);
-        }
+    /// Lets go of streams to a replica without a word to raft: they are of an earlier wish of its, and what became of them
+    /// must not be taken for the outcome of the new one.
+    fn forget_streams(&mut self, shard: ShardId, to: NodeId, outputs: &mut Vec<Output>) {
+        self.streams.outgoing.retain(|stream, outgoing| {
+            let is_old = outgoing.shard == shard && outgoing.to == to;
+            if is_old {
+                outputs.push(Output::Checkpoint(CheckpointJob::Release { stream: *stream }));
+            }
+            !is_old
+        });
     }
 
     /// Each tick: streams that nobody asks about, that take too long, or whose replica no longer leads are given up.

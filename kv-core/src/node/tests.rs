@@ -16,7 +16,8 @@ use crate::{
     log::record::Recovered,
     state::record::{Footer, StateHeader},
     types::{
-        Digest, Entry, Incarnation, Key, META_SHARD, ReplicaId, RequestId, Revision, Sequence, SessionId, Token, Value,
+        Digest, Entry, Incarnation, Key, META_SHARD, ReplicaId, RequestId, Revision, Sequence, SessionId, Term, Token,
+        Value,
     },
 };
 

@@ -132,28 +132,34 @@ impl Replica {
     }
 
     fn answer_reads<S: StateStore>(&mut self, applied: LogIndex, cx: &mut Context<'_, S>) -> Result<(), StoreError> {
-        let proven = std::mem::take(&mut self.reads.proven);
-        for (index, waiter) in proven {
-            if index > applied {
+        // After a failure those that are left keep waiting: they are answered from the state that is loaded then.
+        let mut failed = Ok(());
+        for (index, waiter) in std::mem::take(&mut self.reads.proven) {
+            if index > applied || failed.is_err() {
                 self.reads.proven.push((index, waiter));
                 continue;
             }
-            match waiter {
+            match &waiter {
                 Waiter::Probe { from, probe } => {
-                    let message = PeerMessage::ReadProbeAnswer { shard: self.shard, probe, index: Some(index) };
-                    cx.send(from, message);
+                    let message = PeerMessage::ReadProbeAnswer { shard: self.shard, probe: *probe, index: Some(index) };
+                    cx.send(*from, message);
                 }
-                Waiter::Read(read) => self.answer_read(&read, Some(0), cx)?,
+                Waiter::Read(read) => failed = self.answer_read(read, Some(0), cx),
+            }
+            if failed.is_err() {
+                self.reads.proven.push((index, waiter));
             }
         }
-        let waiting = std::mem::take(&mut self.reads.follower.waiting);
-        for read in waiting {
-            match self.age_if_fresh(read.consistency, cx) {
-                Some(age) => self.answer_read(&read, age, cx)?,
-                None => self.reads.follower.waiting.push(read),
+        for read in std::mem::take(&mut self.reads.follower.waiting) {
+            let age = self.age_if_fresh(read.consistency, cx).filter(|_| failed.is_ok());
+            if let Some(age) = age {
+                failed = self.answer_read(&read, age, cx);
+            }
+            if age.is_none() || failed.is_err() {
+                self.reads.follower.waiting.push(read);
             }
         }
-        Ok(())
+        failed
     }
 
     /// The state's age if a read of this consistency may be answered from it now.

@@ -9,7 +9,7 @@ use crate::{
     configuration::Configuration,
     disk::StateStore,
     io::{Notice, Output},
-    log::record::{Boundary, Install, Record},
+    log::record::{Boundary, Install, Record, StagingId},
     state::{
         ShardState,
         record::{Footer, StateHeader},
@@ -53,6 +53,16 @@ impl Checkpointing {
         self.log_bytes += bytes;
     }
 
+    /// Whether the files of this staging directory are on their way to be the replica's own.
+    pub(super) fn is_switching_to(&self, staging: StagingId) -> bool {
+        self.loads > 0 && self.install.as_ref().is_some_and(|install| install.staging == staging)
+    }
+
+    /// Log bytes applied since the last checkpoint began.
+    pub(super) fn log_bytes(&self) -> usize {
+        self.log_bytes
+    }
+
     /// Whether it is time to ask a peer for state: at once, then every `ticks`.
     pub(super) fn ask_now(&mut self, ticks: u64) -> bool {
         self.ask_ticks += 1;
@@ -75,6 +85,7 @@ pub(crate) struct LoadedState {
 impl Replica {
     /// Has the state loaded and proven.
     pub(crate) fn load<S: StateStore>(&mut self, cx: &mut Context<'_, S>) {
+        self.phase = Phase::Loading;
         self.checkpointing.loads += 1;
         let boundary = self.raft.store().boundary().index;
         // The initial state stands for the log's beginning: it is of use while all of the log is here.
@@ -95,11 +106,16 @@ impl Replica {
         }
         cx.notice(Notice::StateLost { shard: self.shard, reason });
         self.lose_state();
-        self.load(cx);
+        // An install's files are switched only after its block is synced: that is when the state is loaded.
+        if !self.awaits_install() {
+            self.load(cx);
+        }
     }
 
     fn lose_state(&mut self) {
         self.phase = Phase::Loading;
+        // What is loaded next may be an older checkpoint, if this one's files turn out damaged.
+        self.raft.mut_store().forget_checkpoint();
         self.checkpointing.writing = false;
         // The state to come may be older than the one that was this fresh.
         self.reads.follower.fresh_as_of = None;
@@ -154,7 +170,8 @@ impl Replica {
 
     /// A checkpoint is synced and was read back: log may be given up.
     pub(crate) fn checkpoint_durable<S: StateStore>(&mut self, footer: &Footer, cx: &mut Context<'_, S>) {
-        if footer.header.index < self.raft.store().boundary().index {
+        // Without a state this is of one that was given up; what is loaded will tell what there is.
+        if self.state().is_none() || footer.header.index < self.raft.store().boundary().index {
             return;
         }
         self.note_checkpoint(footer);
@@ -164,10 +181,6 @@ impl Replica {
     fn note_checkpoint(&mut self, footer: &Footer) {
         let header = &footer.header;
         let configuration = configuration_at(header, header.index).unwrap_or(&self.configuration).clone();
-        // A load that took longer than the checkpoint after it tells nothing new.
-        if self.raft.store().checkpoint().is_some_and(|known| known.index > header.index) {
-            return;
-        }
         self.checkpointing.digest = Some(footer.digest);
         // Without entries there is nothing that a snapshot could stand for: the initial state has no files.
         if self.initial.as_ref().is_none_or(|initial| header.index > initial.index) {
@@ -226,9 +239,19 @@ impl Replica {
         self.give_up_log(cx);
     }
 
+    /// The node holds too much log: not even that is kept which a replica being sent a snapshot needs next. It will need
+    /// another snapshot.
+    pub(crate) fn relieve<S: StateStore>(&mut self, cx: &mut Context<'_, S>) {
+        self.floors.clear();
+        self.unpin(cx);
+    }
+
     /// Gives up entries behind the checkpoint, as far as bounds ask for it and followers allow it.
     pub(crate) fn give_up_log<S: StateStore>(&mut self, cx: &mut Context<'_, S>) {
         let Some(checkpoint) = self.raft.store().checkpoint().map(|checkpoint| checkpoint.index) else { return };
+        if self.state().is_none() {
+            return;
+        }
         let kept = cx.settings.kept_bytes_max;
         let target = if self.checkpointing.pinned {
             checkpoint
@@ -298,8 +321,7 @@ impl Replica {
             requests.push(read.request);
             false
         });
-        let queued = std::mem::take(&mut self.proposals.queued);
-        requests.extend(queued.into_iter().filter_map(|queued| queued.waiting.unanswered()));
+        requests.extend(self.proposals.take_queued().into_iter().filter_map(|queued| queued.waiting.unanswered()));
         for request in requests {
             let error = self.not_serving();
             cx.reply(request, Err(error));

@@ -56,6 +56,8 @@ pub(crate) struct Context<'a, S> {
     pub(crate) log_full: bool,
     /// The node is about to stop, or its log is stalled: it gives leaderships away.
     pub(crate) leaving: bool,
+    /// Bytes of the sessions of all shards, as of the start of the turn.
+    pub(crate) sessions_bytes: usize,
     /// Bytes of the tables of all shards, as of the start of the turn.
     pub(crate) tables_bytes: usize,
 }

@@ -13,9 +13,11 @@ use crate::{
     io::{Consistency, Durability, Operation, Request},
     shard_map::ShardRow,
     state::ShardState,
-    types::{Epoch, Key, NodeId},
+    types::{Epoch, Key, NodeId, RequestId, Time},
 };
 
+/// Bytes of the sessions of all shards of a node; past it no session is opened.
+const SESSIONS_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// How long a client should wait before it asks a shard without a leader again, in milliseconds.
 const NO_LEADER_RETRY_MS: u64 = 50;
 
@@ -28,6 +30,9 @@ impl Replica {
         }
         let refusal = match &request.operation {
             Operation::Get { consistency: Consistency::Linearizable, .. } => self.check_leading(cx).err(),
+            Operation::WaitDurable { token } if token.shard != self.shard => {
+                Some(Error::invalid(format!("the token is of shard {}, not of shard {}", token.shard, self.shard)))
+            }
             Operation::Get { .. } | Operation::WaitDurable { .. } => {
                 if self.is_quarantined() {
                     Some(self.not_serving())
@@ -38,7 +43,7 @@ impl Replica {
             Operation::Write { write, durability } => {
                 self.check_write(write, durability.unwrap_or(default), request.epoch, cx).err()
             }
-            Operation::OpenSession => self.check_leading(cx).and_then(|()| Self::check_room(cx)).err(),
+            Operation::OpenSession => self.check_open_session(cx).err(),
             Operation::TransferLeader { .. } => None,
         };
         if let Some(error) = refusal {
@@ -52,11 +57,11 @@ impl Replica {
             }
             Operation::Write { write, durability } => {
                 let durability = durability.unwrap_or(default);
-                self.proposals.queued.push(Queued { waiting, command: Command::Write(write), durability });
+                self.proposals.queue(Queued { waiting, command: Command::Write(write), durability });
             }
             Operation::OpenSession => {
                 let command = Command::OpenSession;
-                self.proposals.queued.push(Queued { waiting, command, durability: Durability::Sync });
+                self.proposals.queue(Queued { waiting, command, durability: Durability::Sync });
             }
             Operation::WaitDurable { token } => {
                 let wait = super::DurableWait { request: request.id, token, deadline: request.deadline };
@@ -68,9 +73,9 @@ impl Replica {
     }
 
     /// Queues a command of the node's own; nobody waits for it.
-    pub(crate) fn queue_own(&mut self, command: Command, now: crate::types::Time) {
-        let waiting = Waiting { request: crate::types::RequestId(0), deadline: now, answered: true };
-        self.proposals.queued.push(Queued { waiting, command, durability: Durability::Sync });
+    pub(crate) fn queue_own(&mut self, command: Command) {
+        let waiting = Waiting { request: RequestId(0), deadline: Time(0), answered: true };
+        self.proposals.queue(Queued { waiting, command, durability: Durability::Sync });
     }
 
     fn queue_read<S: StateStore>(&mut self, read: Read, cx: &mut Context<'_, S>) {
@@ -111,14 +116,24 @@ impl Replica {
             check_async(write)?;
         }
         self.check_leading(cx)?;
-        Self::check_room(cx)?;
+        self.check_room(cx)?;
         match self.state() {
             Some(state) => self.check_row(state, epoch, &write.key, cx),
             None => Err(self.not_serving()),
         }
     }
 
-    fn check_room<S: StateStore>(cx: &Context<'_, S>) -> Result<(), Error> {
+    /// Sessions are in memory whole: their number is bounded per shard by replicated state, and here for the node.
+    fn check_open_session<S: StateStore>(&self, cx: &Context<'_, S>) -> Result<(), Error> {
+        self.check_leading(cx)?;
+        self.check_room(cx)?;
+        if cx.sessions_bytes >= SESSIONS_BYTES_MAX {
+            return Err(Error::overloaded("the node holds as many sessions as it may", 1_000));
+        }
+        Ok(())
+    }
+
+    fn check_room<S: StateStore>(&self, cx: &Context<'_, S>) -> Result<(), Error> {
         if cx.disk_full {
             return Err(Error::not_applied(
                 ErrorKind::DiskFull,
@@ -126,7 +141,7 @@ impl Replica {
             )
             .with(|detail| detail.retry_after_ms = Some(1_000)));
         }
-        if cx.tables_bytes >= cx.settings.tables_bytes_max || cx.log_full {
+        if cx.tables_bytes >= cx.settings.tables_bytes_max || cx.log_full || self.log_is_full(cx) {
             return Err(Error::overloaded("the node waits for checkpoints to free its tables and its log", 100));
         }
         if cx.leaving {

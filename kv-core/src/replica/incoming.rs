@@ -16,7 +16,7 @@ use crate::{
     disk::StateStore,
     io::{Notice, Output},
     log::record::{Install, StagingId},
-    message::{PeerMessage, RaftMessage, SnapshotMark},
+    message::{KEEP_STREAM, PeerMessage, RaftMessage, SnapshotMark},
     state::record::StateHeader,
     types::{Digest, LogIndex, NodeId},
 };
@@ -60,6 +60,11 @@ impl Replica {
         self.incoming.as_ref().is_some_and(|incoming| matches!(incoming.step, Step::Stepped | Step::Installing))
     }
 
+    /// Whether an install's block is on its way to the disk.
+    pub(super) fn awaits_install(&self) -> bool {
+        self.incoming.as_ref().is_some_and(|incoming| matches!(incoming.step, Step::Installing))
+    }
+
     /// A peer offers a checkpoint.
     pub(crate) fn offered<S: StateStore>(
         &mut self,
@@ -76,10 +81,19 @@ impl Replica {
             cx.notice(Notice::Refused { from, reason: format!("shard {}: {reason}", self.shard) });
             return self.end_stream(from, stream, false, cx);
         }
-        if self.is_installing() {
-            return self.end_stream(from, stream, false, cx);
+        if let Some(message) = &message
+            && self.raft.raft.raft_log.match_term(manifest.index.0, manifest.term.0)
+            && manifest.index <= self.commit()
+        {
+            // All of it is here already. Raft takes nothing from it, and tells the leader where this replica stands.
+            let _ = self.raft.step(message_to_raft(message));
+            return self.end_stream(from, stream, true, cx);
         }
         let staging = manifest.staging();
+        // What is being switched to must not be touched by a second stream of the same files.
+        if self.is_installing() || self.checkpointing.is_switching_to(staging) {
+            return self.end_stream(from, stream, false, cx);
+        }
         if let Some(old) = &mut self.incoming {
             if old.staging == staging {
                 // The same files again, from the same sender or another: go on where we are.
@@ -290,16 +304,25 @@ impl Replica {
         let Some(incoming) = &mut self.incoming else {
             return self.ask_for_state(cx);
         };
-        incoming.quiet_ticks += 1;
         incoming.ticks += 1;
-        if matches!(incoming.step, Step::Stepped | Step::Installing) {
-            return;
-        }
-        if incoming.quiet_ticks > QUIET_TICKS_MAX || incoming.ticks > cx.settings.stream_ticks_max {
+        if incoming.ticks > cx.settings.stream_ticks_max && !matches!(incoming.step, Step::Stepped | Step::Installing) {
             return self.drop_incoming(false, cx);
         }
-        if incoming.quiet_ticks % ASK_AGAIN_TICKS == 0 {
-            self.want(cx);
+        match incoming.step {
+            Step::Fetching { .. } => {
+                incoming.quiet_ticks += 1;
+                if incoming.quiet_ticks > QUIET_TICKS_MAX {
+                    self.drop_incoming(false, cx);
+                } else if incoming.quiet_ticks.is_multiple_of(ASK_AGAIN_TICKS) {
+                    self.want(cx);
+                }
+            }
+            // The checkpoint thread is at work here: the sender must not take the silence for an end.
+            Step::Staging | Step::Verifying if incoming.ticks.is_multiple_of(ASK_AGAIN_TICKS) => {
+                let (stream, file) = (incoming.stream, KEEP_STREAM);
+                cx.send(incoming.from, PeerMessage::SnapshotWant { shard: self.shard, stream, file, offset: 0 });
+            }
+            Step::Staging | Step::Verifying | Step::Stepped | Step::Installing => {}
         }
     }
 

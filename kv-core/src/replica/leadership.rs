@@ -3,15 +3,21 @@
 //! Leadership goes to the ring's owner once it has been healthy and caught up for a while. A leader whose state is not
 //! proven, whose disk stalls or whose node stops gives its leadership to whoever is fit.
 
-use super::{Phase, Replica, context::Context, convert::message_to_raft, election::Eagerness, validate::Verdict};
+use super::{
+    Phase, Replica, context::Context, convert::message_to_raft, election::Eagerness, reads::Waiter, validate::Verdict,
+};
 use crate::{
     disk::StateStore,
     error::{Error, ErrorKind},
-    io::{Answer, Notice},
-    message::{RaftMessage, RaftMessageKind},
+    io::{Answer, Consistency, Notice},
+    message::RaftMessage,
     shard_map::ShardRow,
     types::{NodeId, ReplicaId, RequestId, Term, Time},
 };
+
+/// For so many ticks the owner of a new shard campaigns every other tick, unless somebody leads: a member that is not
+/// founded yet does not hear the first campaign.
+const EAGER_TICKS: u64 = 20;
 
 /// What was last seen of the role, and what the leader counts.
 #[derive(Debug, Default)]
@@ -21,15 +27,30 @@ pub(super) struct Leadership {
     owner_fit_ticks: u64,
     /// For how many ticks in a row it has not been.
     owner_unfit_ticks: u64,
+    /// For how many ticks this replica has led.
+    leading_ticks: u64,
+    /// For how many ticks more the owner of a new shard campaigns again and again.
+    eager_ticks: u64,
     /// Ticks since the last hand-over to it; saturating.
     since_hand_over_ticks: u64,
     handed_over: bool,
 }
 
 impl Replica {
-    /// The owner of a shard campaigns at once when the cluster is founded.
+    /// The owner of a shard campaigns at once when the cluster is founded, and again until the others have been founded too.
     pub(crate) fn campaign_first(&mut self) {
+        self.leadership.eager_ticks = EAGER_TICKS;
         let _ = self.raft.campaign();
+    }
+
+    fn campaign_again(&mut self) {
+        let eager = &mut self.leadership.eager_ticks;
+        if *eager > 0 {
+            *eager = if self.raft.raft.leader_id == 0 { *eager - 1 } else { 0 };
+            if *eager % 2 == 1 {
+                let _ = self.raft.campaign();
+            }
+        }
     }
 
     /// One tick of the logical clock.
@@ -44,6 +65,7 @@ impl Replica {
         if !self.leads() && self.raft.raft.election_elapsed == 0 {
             self.election.redraw();
         }
+        self.campaign_again();
         self.expire(cx);
         self.ask_probe(cx, true);
         self.tick_incoming(cx);
@@ -75,17 +97,14 @@ impl Replica {
             }
             Verdict::Quarantine(reason) => return self.quarantine(reason, cx),
         }
-        // At its bound a follower takes no more entries until it can apply again, but goes on answering heartbeats and votes.
-        let full = cx.tables_bytes >= cx.settings.tables_bytes_max || self.state().is_none();
-        if message.kind == RaftMessageKind::Append
-            && full
-            && !message.entries.is_empty()
-            && self.raft.store().bytes() >= 2 * cx.settings.kept_bytes_max
-        {
-            return;
+        let mut message = message_to_raft(message);
+        // At its bound a follower takes no more entries. What it answers tells the leader where it stands, and the commit
+        // index still moves, so that it can apply, or take over a state.
+        if self.log_is_full(cx) {
+            message.take_entries();
         }
         // Dropped by raft: responses of replicas that it does not know, proposals without a leader.
-        let _ = self.raft.step(message_to_raft(message));
+        let _ = self.raft.step(message);
     }
 
     /// Compares role, term and leader with what was last seen, and sees to what a change means for those who wait.
@@ -98,11 +117,16 @@ impl Replica {
         if (before.0, before.1) != (now.0, now.1) {
             self.reads.start_again();
             self.leadership.owner_fit_ticks = 0;
+            self.leadership.leading_ticks = 0;
             if before.0 {
                 self.give_up_proposals(cx);
             }
         }
-        if !now.0 {
+        if now.0 {
+            // It has nobody to ask any more: it proves itself.
+            let waiting = std::mem::take(&mut self.reads.follower.waiting);
+            self.reads.waiting.extend(waiting.into_iter().map(Waiter::Read));
+        } else {
             self.refuse_what_needs_a_leader(cx);
         }
         cx.notice(Notice::Role { shard: self.shard, leads: now.0, term: now.1, leader: now.2 });
@@ -110,12 +134,15 @@ impl Replica {
     }
 
     fn refuse_what_needs_a_leader<S: StateStore>(&mut self, cx: &mut Context<'_, S>) {
-        let queued = std::mem::take(&mut self.proposals.queued);
-        let requests = queued.into_iter().filter_map(|queued| queued.waiting.unanswered());
-        let mut requests: Vec<RequestId> = requests.collect();
+        let queued = self.proposals.take_queued();
+        let mut requests: Vec<RequestId> =
+            queued.into_iter().filter_map(|queued| queued.waiting.unanswered()).collect();
         for waiter in std::mem::take(&mut self.reads.waiting) {
-            if let super::reads::Waiter::Read(read) = waiter {
-                requests.push(read.request);
+            match waiter {
+                Waiter::Read(read) if read.consistency == Consistency::Linearizable => requests.push(read.request),
+                // A read of bounded age goes on at a replica that does not lead.
+                Waiter::Read(read) => self.reads.follower.waiting.push(read),
+                Waiter::Probe { .. } => {}
             }
         }
         for request in requests {
@@ -148,9 +175,14 @@ impl Replica {
         if self.raft.raft.lead_transferee.is_some() {
             return;
         }
+        self.leadership.leading_ticks += 1;
         if cx.leaving || cx.disk_full || self.state().is_none() {
-            if let Some(fit) = self.fittest() {
-                self.raft.transfer_leader(fit.0);
+            // Whether another is any fitter is not known here. So nobody gives the leadership away as soon as it has it, and
+            // each term's choice is another: it comes to rest at whoever is fit.
+            if (cx.leaving || self.leadership.leading_ticks >= 2 * cx.settings.election_ticks)
+                && let Some(other) = self.other_in_turn()
+            {
+                self.raft.transfer_leader(other.0);
             }
             return;
         }
@@ -183,16 +215,29 @@ impl Replica {
             && progress.is_some_and(|progress| progress.recent_active && progress.matched >= self.commit().0)
     }
 
-    fn fittest(&self) -> Option<ReplicaId> {
-        let others = self.configuration.voters.iter().filter(|replica| **replica != self.id && self.is_fit(**replica));
-        others.max_by_key(|replica| self.raft.raft.prs().get(replica.0).map_or(0, |progress| progress.matched)).copied()
+    /// Another voter that has all that is committed, a different one each term.
+    fn other_in_turn(&self) -> Option<ReplicaId> {
+        let voters = self.configuration.voters.iter().copied();
+        let fit: Vec<ReplicaId> = voters.filter(|replica| *replica != self.id && self.is_fit(*replica)).collect();
+        let turn = usize::try_from(self.term().0).unwrap_or(0) % fit.len().max(1);
+        fit.get(turn).copied()
+    }
+
+    /// Whether the log in memory is at its bound: checkpoints can't keep up, or there is no state to make one of. Only what is
+    /// decided counts. What is not has a bound of its own at the leader, and to refuse it could keep it undecided for ever.
+    pub(super) fn log_is_full<S: StateStore>(&self, cx: &Context<'_, S>) -> bool {
+        let kept = cx.settings.kept_bytes_max;
+        match self.state() {
+            Some(_) => self.checkpointing.log_bytes() >= 2 * kept,
+            None => self.raft.store().bytes_up_to(self.handed_out) >= 3 * kept,
+        }
     }
 
     /// Ends waits whose deadline has passed.
     fn expire<S: StateStore>(&mut self, cx: &mut Context<'_, S>) {
         let now = cx.now;
         let mut timed_out: Vec<(RequestId, bool)> = Vec::new();
-        self.proposals.queued.retain(|queued| match queued.waiting.unanswered() {
+        self.proposals.retain_queued(|queued| match queued.waiting.unanswered() {
             Some(request) => keep(queued.waiting.deadline, now, request, false, &mut timed_out),
             // The node's own; it is queued again if it is lost.
             None => true,

@@ -191,7 +191,7 @@ impl Replica {
     }
 
     pub(crate) fn leads(&self) -> bool {
-        self.raft.raft.state == StateRole::Leader
+        self.raft.raft.state == StateRole::Leader && !self.is_quarantined()
     }
 
     pub(crate) fn term(&self) -> Term {
@@ -217,7 +217,7 @@ impl Replica {
 
     /// Whether anything is left to propose, take or apply in this turn.
     pub(crate) fn has_more(&self) -> bool {
-        !self.is_quarantined() && self.raft.has_ready()
+        !self.is_quarantined() && (self.raft.has_ready() || self.can_ask_round())
     }
 
     /// Whether Readies wait for the log.

@@ -8,7 +8,7 @@
 //! An async write is acknowledged early only if it is certain to take effect once its entry commits; otherwise it waits as a
 //! sync write does.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, VecDeque};
 
 use raft::eraftpb;
 
@@ -67,16 +67,19 @@ struct Notes {
     /// Of the writes in it that were acknowledged early.
     early_commands: usize,
     early_bytes: usize,
-    early_at: Option<Time>,
 }
 
 /// The writes of one replica that are not applied yet.
 #[derive(Debug, Default)]
 pub(super) struct Proposals {
     /// Of this turn, or waiting for a hand-over to end.
-    pub(super) queued: Vec<Queued>,
+    queued: Vec<Queued>,
     /// By the index of their entry.
     pub(super) proposed: BTreeMap<LogIndex, Proposed>,
+    /// How many commands are in both.
+    count: usize,
+    /// Entries with writes acknowledged early, and when the first of each was.
+    early: VecDeque<(LogIndex, Time)>,
     /// The last index with a write that this leader acknowledged early.
     acknowledged: LogIndex,
     early_commands: usize,
@@ -84,13 +87,32 @@ pub(super) struct Proposals {
     session_bytes: usize,
     sessions: usize,
     /// Unapplied sequences and the highest floor of each session.
-    open: BTreeMap<SessionId, (BTreeSet<Sequence>, Sequence)>,
+    open: BTreeMap<SessionId, (BTreeMap<Sequence, u32>, Sequence)>,
 }
 
 impl Proposals {
     /// How many clients wait.
     pub(super) fn len(&self) -> usize {
-        self.queued.len() + self.proposed.values().map(|proposed| proposed.waiting.len()).sum::<usize>()
+        self.count
+    }
+
+    /// Puts a command in, to be proposed at the end of the turn.
+    pub(super) fn queue(&mut self, queued: Queued) {
+        self.count += 1;
+        self.queued.push(queued);
+    }
+
+    /// Takes out all that is not proposed yet.
+    pub(super) fn take_queued(&mut self) -> Vec<Queued> {
+        self.count -= self.queued.len();
+        std::mem::take(&mut self.queued)
+    }
+
+    /// Keeps of what is not proposed yet only that for which `keep` says so.
+    pub(super) fn retain_queued(&mut self, keep: impl FnMut(&Queued) -> bool) {
+        let before = self.queued.len();
+        self.queued.retain(keep);
+        self.count -= before - self.queued.len();
     }
 
     /// The last index that holds a write acknowledged early: reads wait for it, so that callers read their own.
@@ -113,10 +135,9 @@ impl Proposals {
         notes.sessions += sessions;
         if let Command::Write(Write { session: Some(stamp), .. }) = command {
             let (open, floor) = self.open.entry(stamp.session).or_default();
-            // The same sequence may stand in two entries; only the first is a new one, and it alone is taken out again.
-            if open.insert(stamp.sequence) {
-                notes.stamps.push(*stamp);
-            }
+            // The same sequence may stand in two entries.
+            *open.entry(stamp.sequence).or_default() += 1;
+            notes.stamps.push(*stamp);
             *floor = (*floor).max(stamp.floor);
         }
         if let Some(now) = early {
@@ -125,7 +146,9 @@ impl Proposals {
             self.early_bytes += bytes;
             notes.early_commands += 1;
             notes.early_bytes += bytes;
-            notes.early_at = notes.early_at.or(Some(now));
+            if self.early.back().is_none_or(|(last, _)| *last < index) {
+                self.early.push_back((index, now));
+            }
             self.acknowledged = index;
         }
     }
@@ -134,13 +157,22 @@ impl Proposals {
     pub(super) fn take(&mut self, index: LogIndex) -> Option<Proposed> {
         let proposed = self.proposed.remove(&index)?;
         let notes = &proposed.notes;
+        self.count -= proposed.waiting.len();
+        while self.early.front().is_some_and(|(early, _)| *early <= index) {
+            self.early.pop_front();
+        }
         self.early_commands -= notes.early_commands;
         self.early_bytes -= notes.early_bytes;
         self.session_bytes -= notes.session_bytes;
         self.sessions -= notes.sessions;
         for stamp in &notes.stamps {
             if let Some((open, _)) = self.open.get_mut(&stamp.session) {
-                open.remove(&stamp.sequence);
+                if let Some(count) = open.get_mut(&stamp.sequence) {
+                    *count -= 1;
+                    if *count == 0 {
+                        open.remove(&stamp.sequence);
+                    }
+                }
                 if open.is_empty() {
                     self.open.remove(&stamp.session);
                 }
@@ -153,12 +185,12 @@ impl Proposals {
     pub(super) fn take_all(&mut self) -> Vec<Waiting> {
         let proposed = std::mem::take(&mut self.proposed);
         let queued = std::mem::take(&mut self.queued);
-        *self = Self { queued, ..Self::default() };
+        *self = Self { count: queued.len(), queued, ..Self::default() };
         proposed.into_values().flat_map(|proposed| proposed.waiting).collect()
     }
 
     fn oldest_early(&self) -> Option<Time> {
-        self.proposed.values().find_map(|proposed| proposed.notes.early_at)
+        self.early.front().map(|(_, at)| *at)
     }
 
     /// Whether a write with this stamp is certain to be neither refused nor answered from memory once all before it are
@@ -170,7 +202,7 @@ impl Proposals {
         }
         let unapplied = self.open.get(&stamp.session);
         let (open, floor) = unapplied.map_or((0, Sequence(0)), |(open, floor)| (open.len(), *floor));
-        let twice = unapplied.is_some_and(|(open, _)| open.contains(&stamp.sequence));
+        let twice = unapplied.is_some_and(|(open, _)| open.contains_key(&stamp.sequence));
         !twice && stamp.sequence >= floor && session.open() + open < sessions::SESSION_OPEN_MAX
     }
 }
@@ -181,7 +213,7 @@ impl Replica {
         if self.proposals.queued.is_empty() || self.raft.raft.lead_transferee.is_some() {
             return;
         }
-        let queued = std::mem::take(&mut self.proposals.queued);
+        let queued = self.proposals.take_queued();
         if !self.leads() {
             for request in queued.iter().filter_map(|queued| queued.waiting.unanswered()) {
                 let error = self.not_leading(cx);
@@ -234,6 +266,7 @@ impl Replica {
             self.proposals.add(index, command, early.then_some(cx.now), &mut notes);
             kept.push(waiting);
         }
+        self.proposals.count += kept.len();
         self.proposals.proposed.insert(index, Proposed { term, waiting: kept, notes });
     }
 

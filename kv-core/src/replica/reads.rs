@@ -141,8 +141,7 @@ impl Replica {
             self.reads.proven.extend(waiting.into_iter().map(|waiter| (LogIndex(0), waiter)));
             return;
         }
-        // Before its first commit in its term a leader does not know what is committed, and raft drops the question.
-        if !self.raft.raft.commit_to_current_term() || self.reads.rounds.len() >= ROUNDS_MAX {
+        if !self.can_ask_round() {
             return;
         }
         let mut context = cx.unique.next_bytes();
@@ -153,6 +152,15 @@ impl Replica {
         let waiting = std::mem::take(&mut self.reads.waiting);
         self.reads.rounds.entry(context.clone()).or_default().extend(waiting);
         self.raft.read_index(context);
+    }
+
+    /// Whether reads wait that a round may be begun for. Before its first commit in its term a leader does not know what is
+    /// committed, and raft drops the question.
+    pub(super) fn can_ask_round(&self) -> bool {
+        self.leads()
+            && !self.reads.waiting.is_empty()
+            && self.reads.rounds.len() < ROUNDS_MAX
+            && self.raft.raft.commit_to_current_term()
     }
 
     /// Moves the probe for reads of bounded age along: one under way, asked again if no answer came.

@@ -111,6 +111,11 @@ impl LogStore {
         self.checkpoint = Some(checkpoint);
     }
 
+    /// The checkpoint may be unreadable: nothing is offered or given up on its strength.
+    pub(super) fn forget_checkpoint(&mut self) {
+        self.checkpoint = None;
+    }
+
     pub(super) fn checkpoint(&self) -> Option<&Boundary> {
         self.checkpoint.as_ref()
     }
@@ -126,6 +131,12 @@ impl LogStore {
 
     pub(super) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Bytes of the entries at or below an index.
+    pub(super) fn bytes_up_to(&self, index: LogIndex) -> usize {
+        let above = self.entries.iter().rev().take_while(|entry| entry.index > index.0);
+        self.bytes - above.map(|entry| ENTRY_BYTES + entry.data.len()).sum::<usize>()
     }
 
     pub(super) fn last(&self) -> LogIndex {

@@ -205,7 +205,7 @@ impl Plan {
             replication: 3,
             faults_micros: options.sim_secs.unwrap_or(1_000) * 1_000_000,
             quiet_micros_max: 120_000_000,
-            settings: Settings { disk_reserve_bytes: 0, ..Settings::default() },
+            settings: Settings { disk_reserve_bytes: 0, block_bytes_max: 256 * 1024, ..Settings::default() },
             segment_bytes: 1024 * 1024,
             log_bytes_max: 64 * 1024 * 1024,
             costs: Costs {
@@ -295,6 +295,7 @@ fn draw_settings(rng: &mut Rng) -> Settings {
         kept_node_bytes_max: 1024 * 1024,
         async_commands_max: [3, 20, 1_000][rng.usize(..3)],
         disk_reserve_bytes: 256 * 1024,
+        block_bytes_max: 64 * 1024,
         stream_ticks_max: rng.u64(60..=400),
         ..Settings::default()
     }
