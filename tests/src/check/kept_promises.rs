@@ -22,6 +22,8 @@ struct Said {
     term: Term,
     /// The index up to which it said to hold its leader's log. An overwritten entry takes it back.
     accepted: LogIndex,
+    /// The newest term of an entry given to its disk.
+    appended: Term,
 }
 
 impl KeptPromises {
@@ -44,6 +46,8 @@ impl KeptPromises {
                 // The entry is new or stands there already. If it replaces one, what stood behind is gone as well; the disk
                 // holds the new one at the earliest when the next promise leaves.
                 self.take_back(*place, LogIndex(entry.index.0.saturating_sub(1)));
+                let said = self.said.entry(*place).or_default();
+                said.appended = said.appended.max(entry.term);
                 None
             }
             Fact::Wiped { place } => {
@@ -68,7 +72,10 @@ impl KeptPromises {
             return Some(format!("{place} speaks in term {term} after it spoke in term {}", said.term));
         }
         said.term = term;
-        said.accepted = said.accepted.max(accepted.unwrap_or_default());
+        // An answer to an earlier leader that leaves together with a later leader's overwriting was true when it was made.
+        if term >= said.appended {
+            said.accepted = said.accepted.max(accepted.unwrap_or_default());
+        }
         let vote = vote?;
         let first = *self.votes.entry((place, term)).or_insert(vote);
         (first != vote).then(|| format!("{place} voted for {vote} in term {term}, in which it voted for {first}"))
@@ -123,6 +130,8 @@ mod tests {
             accepted(2, 3),
             // A leader of term 3 overwrites index 3; the crash comes before that is synced.
             appended(1, 3, 3, 31),
+            // The answer to the leader of term 2 was on its way, and leaves with the one to the leader of term 3.
+            accepted(2, 4),
             started(1, 2, Some(2), 1, &[mark(2, 2, 20)]),
             voted(4, 3),
         ];
