@@ -39,15 +39,17 @@ impl Flip {
 
 /// Flips a byte that is not zero, anywhere in the files of a directory.
 pub(crate) fn flip_somewhere(directory: &Path, random: &mut fastrand::Rng) -> Result<Flip, String> {
-    let mut used = Vec::new();
+    let mut chosen = None;
+    let mut so_far = 0;
     for path in files_below(directory)? {
-        let bytes = read(&path)?;
-        used.extend((0..bytes.len()).filter(|at| bytes[*at] != 0).map(|at| (path.clone(), at)));
+        let used = used(&path)?;
+        so_far += used.len();
+        // Each byte of all files is as likely as any other.
+        if !used.is_empty() && random.usize(0..so_far) < used.len() {
+            chosen = Some((path, used[random.usize(0..used.len())]));
+        }
     }
-    if used.is_empty() {
-        return Err(format!("{} holds nothing to flip", directory.display()));
-    }
-    let (path, offset) = used.swap_remove(random.usize(0..used.len()));
+    let (path, offset) = chosen.ok_or_else(|| format!("{} holds nothing to flip", directory.display()))?;
     Flip::make(path, offset)
 }
 
@@ -55,8 +57,7 @@ pub(crate) fn flip_somewhere(directory: &Path, random: &mut fastrand::Rng) -> Re
 pub(crate) fn flip_in_the_middle(directory: &Path) -> Result<Flip, String> {
     let mut most: Option<(PathBuf, Vec<usize>)> = None;
     for path in files_below(directory)? {
-        let bytes = read(&path)?;
-        let used: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at] != 0).collect();
+        let used = used(&path)?;
         if most.as_ref().is_none_or(|(_, so_far)| used.len() > so_far.len()) {
             most = Some((path, used));
         }
@@ -86,6 +87,12 @@ fn files_below(directory: &Path) -> Result<Vec<PathBuf>, String> {
     }
     files.sort();
     Ok(files)
+}
+
+/// Where a file is not zero.
+fn used(path: &Path) -> Result<Vec<usize>, String> {
+    let bytes = read(path)?;
+    Ok((0..bytes.len()).filter(|at| bytes[*at] != 0).collect())
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {

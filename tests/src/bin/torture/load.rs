@@ -17,6 +17,8 @@ use crate::judge::{Judge, Key, Written};
 
 /// Keys of one writer.
 const KEYS_EACH: u64 = 40;
+/// Length of a value, so that the files that are damaged hold something.
+const VALUE_BYTES: usize = 200;
 /// Pause of a task after an error, so that a cluster that is down is not asked in a tight loop.
 const ERROR_PAUSE: Duration = Duration::from_millis(20);
 /// A call that took this share of its deadline has failed by it.
@@ -44,9 +46,23 @@ pub(crate) struct Counts {
     pub(crate) errors: BTreeMap<String, u64>,
     /// The longest time that a call took which succeeded.
     pub(crate) longest_wait: Duration,
+    /// The same, since it was last taken.
+    longest_wait_lately: Duration,
     /// The longest time in which no write was acknowledged at all.
     pub(crate) longest_silence: Duration,
     last_acknowledged: Option<Instant>,
+}
+
+impl Counts {
+    fn waited(&mut self, wait: Duration) {
+        self.longest_wait = self.longest_wait.max(wait);
+        self.longest_wait_lately = self.longest_wait_lately.max(wait);
+    }
+
+    /// The longest time that a call took which succeeded since this was last asked.
+    pub(crate) fn take_longest_wait(&mut self) -> Duration {
+        std::mem::take(&mut self.longest_wait_lately)
+    }
 }
 
 /// What the tasks share.
@@ -101,7 +117,8 @@ impl Load {
             turn += 1;
             let number = self.judge.borrow_mut().issue(key);
             let began = Instant::now();
-            let result = self.client.put(key.to_string(), number.to_string()).deadline(self.deadline).await;
+            let value = format!("{number:0VALUE_BYTES$}");
+            let result = self.client.put(key.to_string(), value).deadline(self.deadline).await;
             let written = match &result {
                 Ok(receipt) => Written::Acknowledged(receipt.revision),
                 Err(error) if error.outcome() == Outcome::Unknown => Written::Unknown,
@@ -127,7 +144,7 @@ impl Load {
                     self.judge.borrow_mut().saw(key, floor, entry.as_ref());
                     let mut counts = self.counts.borrow_mut();
                     counts.read += 1;
-                    counts.longest_wait = counts.longest_wait.max(began.elapsed());
+                    counts.waited(began.elapsed());
                 }
                 Err(error) => self.failed("get", &error, began).await,
             }
@@ -154,7 +171,7 @@ impl Load {
         let mut counts = self.counts.borrow_mut();
         let now = Instant::now();
         counts.acknowledged += 1;
-        counts.longest_wait = counts.longest_wait.max(now - began);
+        counts.waited(now - began);
         if let Some(last) = counts.last_acknowledged.replace(now) {
             counts.longest_silence = counts.longest_silence.max(now - last);
         }

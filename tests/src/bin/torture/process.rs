@@ -31,8 +31,8 @@ const START_ATTEMPTS: u32 = 20;
 const EXIT_ADDRESS: i32 = 5;
 /// Ports are taken from below those that the system gives to outgoing connections, so that none slips in during a restart.
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
-/// How much of a node's output is shown.
-const SHOWN_LINES: usize = 3;
+/// How many lines of a node's output are shown, if it ended without being asked to.
+const SHOWN_LINES: usize = 5;
 
 /// Where everything is.
 pub(crate) struct Layout {
@@ -219,7 +219,10 @@ impl<'a> Cluster<'a> {
                 None => {}
                 Some(status) if status.code() == Some(EXIT_ADDRESS) => self.spawn(node)?,
                 Some(status) => {
-                    return Err(format!("node {node} ended by itself with {status}: {}", self.last_words(node)));
+                    return Err(format!(
+                        "node {node} ended by itself with {status}: {}",
+                        self.last_lines(node, SHOWN_LINES)
+                    ));
                 }
             }
         }
@@ -266,11 +269,15 @@ impl<'a> Cluster<'a> {
         }
     }
 
-    /// What a node said last on its standard error.
+    /// The sentence with which a node ended.
     pub(crate) fn last_words(&self, node: usize) -> String {
+        self.last_lines(node, 1)
+    }
+
+    fn last_lines(&self, node: usize, count: usize) -> String {
         let text = fs::read(self.log_file(node, "err")).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
-        let lines: Vec<_> = text.lines().rev().take(SHOWN_LINES).collect();
+        let lines: Vec<_> = text.lines().rev().take(count).collect();
         lines.into_iter().rev().collect::<Vec<_>>().join("\n")
     }
 

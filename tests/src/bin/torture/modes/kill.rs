@@ -37,6 +37,7 @@ async fn torture(cluster: &mut Cluster<'_>, shape: Shape, time: Duration, every:
         let status = cluster.wait_whole().await?;
         let (victim, leads) = who_leads_most(&status)?;
         let killed = Instant::now();
+        let _before = load.counts.borrow_mut().take_longest_wait();
         cluster.kill(victim);
         kills += 1;
         println!(
@@ -45,14 +46,18 @@ async fn torture(cluster: &mut Cluster<'_>, shape: Shape, time: Duration, every:
             status.shards.len()
         );
         sleep(AWAY).await;
+        let gap = load.counts.borrow_mut().take_longest_wait();
         cluster.spawn(victim)?;
         let restarted = Instant::now();
         cluster.wait_whole().await?;
         println!(
-            "{:>7.1} s  node {victim} started {:.1} s after the kill, all ready {:.1} s later",
+            "{:>7.1} s  longest wait of a call {:.3} s without it; started {:.1} s after the kill, all ready {:.1} s later, \
+             longest wait {:.3} s meanwhile",
             began.elapsed().as_secs_f64(),
+            gap.as_secs_f64(),
             (restarted - killed).as_secs_f64(),
-            restarted.elapsed().as_secs_f64()
+            restarted.elapsed().as_secs_f64(),
+            load.counts.borrow_mut().take_longest_wait().as_secs_f64()
         );
         next += every;
         if next < began.elapsed() {
