@@ -4,3 +4,8 @@ pub mod check;
 pub mod disk;
 pub mod history;
 pub mod sim;
+
+/// The README's code, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+pub struct Readme;
