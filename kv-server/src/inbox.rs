@@ -141,6 +141,11 @@ impl Inbox {
         self.filled.notify_one();
     }
 
+    /// Says that something is left in it.
+    pub(crate) fn more(&self) {
+        self.filled.notify_one();
+    }
+
     /// Waits until something may be in it.
     pub(crate) async fn filled(&self) {
         self.filled.notified().await;

@@ -133,14 +133,14 @@ impl NodeLoop {
             }
             // What other tasks have ready now belongs to the same turn.
             tokio::task::yield_now().await;
-            while !shared.stop.is_abrupt() {
-                let is_last = shared.inbox.take(&mut events);
-                self.turn(&mut events);
-                if is_last {
-                    break;
-                }
-                // The outcome of this turn goes out, and more comes in, before the next.
-                tokio::task::yield_now().await;
+            if shared.stop.is_abrupt() {
+                return;
+            }
+            // One turn, then the clock again: however much comes in, no tick is missed for it.
+            let is_last = shared.inbox.take(&mut events);
+            self.turn(&mut events);
+            if !is_last {
+                shared.inbox.more();
             }
         }
     }
