@@ -5,6 +5,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// What a log is written in.
+const SECTOR_BYTES: usize = 512;
+
 /// A byte that was inverted.
 pub(crate) struct Flip {
     path: PathBuf,
@@ -53,22 +56,23 @@ pub(crate) fn flip_somewhere(directory: &Path, random: &mut fastrand::Rng) -> Re
     Flip::make(path, offset)
 }
 
-/// Flips a byte in the middle of what is used of the largest file of a directory of segments.
-pub(crate) fn flip_in_the_middle(directory: &Path) -> Result<Flip, String> {
-    let mut most: Option<(PathBuf, Vec<usize>)> = None;
-    for path in files_below(directory)? {
-        let used = used(&path)?;
-        if most.as_ref().is_none_or(|(_, so_far)| used.len() > so_far.len()) {
-            most = Some((path, used));
+/// Flips a byte in the middle of the newest segment of a log: it is in use, and blocks follow that byte.
+///
+/// Every sector begins with the number of the segment that it was written for, which is also the file's name. What lies
+/// in a segment from an earlier use, or in one that is given up, may be damaged without harm, and is left alone.
+pub(crate) fn flip_in_the_middle(log: &Path) -> Result<Flip, String> {
+    for path in files_below(log)?.into_iter().rev() {
+        let name = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
+        let Ok(number) = name.parse::<u64>() else { continue };
+        let bytes = read(&path)?;
+        let sectors = bytes.chunks(SECTOR_BYTES).enumerate();
+        let written: Vec<_> = sectors.filter(|(_, sector)| sector.starts_with(&number.to_le_bytes())).collect();
+        if let Some((place, sector)) = written.get(written.len() / 2) {
+            let last = sector.iter().rposition(|byte| *byte != 0).unwrap_or_default();
+            return Flip::make(path, place * SECTOR_BYTES + last);
         }
     }
-    match most {
-        Some((path, used)) if !used.is_empty() => {
-            let offset = used[used.len() / 2];
-            Flip::make(path, offset)
-        }
-        _ => Err(format!("{} holds nothing to flip", directory.display())),
-    }
+    Err(format!("{} holds nothing to flip", log.display()))
 }
 
 /// How many bytes the files of a directory have.
