@@ -21,7 +21,7 @@ use super::{
     network::Fate,
     plan::Plan,
     record,
-    workload::{Workload, keys},
+    workload::Workload,
     world::{Event, World},
 };
 use crate::history;
@@ -41,8 +41,6 @@ pub struct Client {
     router: Router,
     workload: Workload,
     rng: Rng,
-    /// The keys of the run.
-    pub(super) keys: Vec<Key>,
     sessions: BTreeMap<ShardId, Session>,
     open: BTreeMap<u64, Open>,
     /// Which operation a request under way belongs to, and where it went.
@@ -77,6 +75,8 @@ struct Open {
     shard: Option<ShardId>,
     /// Whether it must succeed, since it is quiet.
     must_succeed: bool,
+    /// Whether a sending before the last may have taken effect.
+    resent: bool,
 }
 
 impl Client {
@@ -90,7 +90,6 @@ impl Client {
             router,
             workload: Workload::new(index, plan),
             rng: plan.stream(&format!("client {index}")),
-            keys: keys(plan, &map),
             sessions: BTreeMap::new(),
             open: BTreeMap::new(),
             requests: BTreeMap::new(),
@@ -104,13 +103,6 @@ impl Client {
     #[must_use]
     pub fn requests_at(&self, node: usize) -> Vec<RequestId> {
         self.requests.iter().filter(|(_, (_, at))| *at == node).map(|(request, _)| *request).collect()
-    }
-
-    /// The shard of each key of the run.
-    #[must_use]
-    pub fn shards_of_keys(&self) -> BTreeMap<history::Name, ShardId> {
-        let shard = |key| self.router.route(key).map(|target| target.shard).unwrap_or_default();
-        self.keys.iter().map(|key| (history::Name::of(key.as_bytes()), shard(key))).collect()
     }
 
     /// Whether nothing is open.
@@ -142,7 +134,7 @@ impl World {
         let token = if here.rng.bool() { here.tokens.pop() } else { None };
         let operation = match token {
             Some(token) => Operation::WaitDurable { token },
-            None => here.workload.draw(&mut here.rng, &here.keys),
+            None => here.workload.draw(&mut here.rng, self.keys.in_use()),
         };
         self.begin(client, operation, self.now + work.deadline_micros, false);
     }
@@ -182,6 +174,7 @@ impl World {
             wakes: 0,
             shard,
             must_succeed,
+            resent: false,
         };
         let number = here.add(open);
         match shard {
@@ -210,6 +203,7 @@ impl World {
                     wakes: 0,
                     shard: Some(shard),
                     must_succeed: false,
+                    resent: false,
                 };
                 let opening = here.add(open);
                 self.go_on(client, opening, Last::Nothing);
@@ -234,6 +228,11 @@ impl World {
         let here = &mut self.clients[client];
         let Some(open) = here.open.get_mut(&number) else { return };
         open.request = None;
+        open.resent |= match last {
+            Last::ConnectionLost | Last::NoAnswer => true,
+            Last::Refused(error) => error.outcome() == Outcome::Unknown,
+            Last::Nothing | Last::NodeDown => false,
+        };
         let random = here.rng.u64(..);
         match open.attempt.next(&mut here.router, last, now, random) {
             Decision::Send { node, shard, epoch, answer_micros_max } => {
@@ -327,7 +326,10 @@ impl World {
             (Answer::Written { revision, .. }, Operation::Write { write, .. }) => {
                 here.workload.saw(&write.key, *revision);
             }
-            (Answer::Accepted { token }, _) if here.rng.u32(..100) < ASKED_PERCENT => here.tokens.push(*token),
+            // A token names one sending. If there were others, what became of it does not tell what became of the write.
+            (Answer::Accepted { token }, _) if !open.resent && here.rng.u32(..100) < ASKED_PERCENT => {
+                here.tokens.push(*token);
+            }
             _ => {}
         }
         let told = record::answer(&answer, self.machines[node].clock);
@@ -390,6 +392,9 @@ impl World {
     fn told(&mut self, client: usize, open: &Open, told: history::Answer) {
         let Some(recorded) = open.recorded else { return };
         let key = (record::asked(&open.operation), record::told(&told));
+        if let Operation::Write { write, .. } = &open.operation {
+            self.keys.written(&write.key, &told);
+        }
         *self.counts.operations.entry(key).or_default() += 1;
         self.trace.note([self.now, client as u64, recorded]);
         self.trace.tell(self.now, || format!("c{client} is told {recorded}: {told:?}"));

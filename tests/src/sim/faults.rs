@@ -9,15 +9,33 @@
 //! may be lost or altered on any node at any time, since nothing durable depends on it.
 
 use fastrand::Rng;
-use kv_core::types::{NodeId, ShardId};
+use kv_core::{
+    node::Role,
+    types::{NodeId, ShardId},
+};
 
-use super::{plan::Plan, world::World};
+use super::{machine::Machine, plan::Plan, world::World};
+use crate::disk::SECTOR_BYTES;
+
+/// About how many bytes of a block's first sector are its stamp and header.
+const BLOCK_HEADER_BYTES: usize = 48;
+
+/// No sector is lost in a log's last blocks.
+const BLOCKS_NEAR_END: u32 = 3;
+
+/// Segment epoch and block number: the stamp with which every sector of a log begins.
+fn stamp(sector: &[u8]) -> (u64, u32) {
+    let (epoch, number) = (sector[..8].try_into(), sector[8..12].try_into());
+    (epoch.map_or(0, u64::from_le_bytes), number.map_or(0, u32::from_le_bytes))
+}
 
 /// Which nodes' disks may be damaged, so that a majority stays whole.
 #[derive(Debug)]
 pub struct Atlas {
     damaged: Vec<usize>,
     damaged_max: usize,
+    /// Nodes whose logs have a flipped bit. One each: two in one block can make it look torn.
+    rotten_logs: Vec<usize>,
 }
 
 /// Draws the faults.
@@ -54,7 +72,7 @@ pub enum Kind {
     FailedSync,
     /// A disk runs full.
     DiskFull,
-    /// A bit flips in a log, while its node is down.
+    /// A bit flips or a sector is lost in a log, while its node is down.
     RotLog,
     /// A bit flips in a checkpoint's file.
     RotFile,
@@ -64,9 +82,11 @@ pub enum Kind {
     StoreAltered,
     /// A leader is asked to hand over.
     Transfer,
+    /// A leader stands still and is cut off.
+    Zombie,
 }
 
-const KINDS: [Kind; 16] = [
+const KINDS: [Kind; 17] = [
     Kind::Crash,
     Kind::CrashAll,
     Kind::CrashInRecovery,
@@ -83,6 +103,7 @@ const KINDS: [Kind; 16] = [
     Kind::StoreLost,
     Kind::StoreAltered,
     Kind::Transfer,
+    Kind::Zombie,
 ];
 
 /// What ends a fault that lasts.
@@ -94,12 +115,23 @@ pub enum Mend {
     SlowDisk(usize),
     /// The node's disk has room again.
     DiskFull(usize),
+    /// Not an end, but the second half of a beginning: the node stands still for this long, and is cut off for longer.
+    BecomeZombie {
+        /// The node.
+        node: usize,
+        /// For how long, in microseconds.
+        pause: u64,
+    },
 }
 
 impl Atlas {
     fn new(plan: &Plan) -> Self {
         let replicas_least = plan.replication.min(plan.nodes);
-        Self { damaged: Vec::new(), damaged_max: (replicas_least.saturating_sub(1) / 2) as usize }
+        Self {
+            damaged: Vec::new(),
+            damaged_max: (replicas_least.saturating_sub(1) / 2) as usize,
+            rotten_logs: Vec::new(),
+        }
     }
 
     /// Whether this node's disk may be damaged; if so it counts as damaged from now on.
@@ -206,6 +238,7 @@ impl World {
                 let to = NodeId(self.injector.rng.u64(1..=self.plan.nodes));
                 self.ask_for_transfer(node, shard, to);
             }
+            Kind::Zombie => self.make_zombie(node),
         }
         self.schedule_fault();
     }
@@ -216,6 +249,7 @@ impl World {
             Mend::Links(links) => links.iter().for_each(|(from, to)| self.network.mend(*from, *to)),
             Mend::SlowDisk(node) => self.machines[*node].slow_factor = 1,
             Mend::DiskFull(node) => self.machines[*node].bound_free_bytes(None),
+            Mend::BecomeZombie { node, pause } => self.pause_and_cut_off(*node, *pause),
         }
     }
 
@@ -266,14 +300,45 @@ impl World {
         self.schedule_mend(after, mend);
     }
 
+    /// Has a leader stand still, and keeps it from the other nodes for longer than that, but not from clients: what it says
+    /// then is worth nothing. Just before, the answers to its last questions are held back, to come when it goes on.
+    fn make_zombie(&mut self, otherwise: usize) {
+        let shard = ShardId(self.injector.rng.u64(..=self.plan.shards));
+        let leads = |machine: &Machine| machine.shard_status(shard).is_some_and(|status| status.role == Role::Leader);
+        let node = self.machines.iter().position(leads).unwrap_or(otherwise);
+        let election_micros = self.plan.settings.tick_micros * self.plan.settings.election_ticks;
+        let rng = &mut self.injector.rng;
+        let (before, pause) = (rng.u64(..200_000), election_micros + rng.u64(..2_000_000));
+        let held = before + pause + rng.u64(..election_micros);
+        for other in (0..self.machines.len()).filter(|other| *other != node) {
+            self.network.hold(other, node, self.now + held);
+        }
+        self.schedule_mend(before, Mend::BecomeZombie { node, pause });
+    }
+
+    fn pause_and_cut_off(&mut self, node: usize, pause: u64) {
+        let election_micros = self.plan.settings.tick_micros * self.plan.settings.election_ticks;
+        self.machines[node].paused_until = self.now + pause;
+        let mut links = Vec::new();
+        for other in (0..self.machines.len()).filter(|other| *other != node) {
+            self.network.hold(other, node, 0);
+            links.extend([(node, other), (other, node)]);
+        }
+        links.iter().for_each(|(from, to)| self.network.cut(*from, *to));
+        self.schedule_mend(pause + 2 * election_micros, Mend::Links(links));
+    }
+
     /// Takes the node down, flips a bit, starts it again: it must repair or refuse.
     fn rot(&mut self, node: usize, kind: Kind) {
-        if !self.injector.atlas.admits(node) {
+        let atlas = &mut self.injector.atlas;
+        let is_log = kind == Kind::RotLog;
+        if !atlas.admits(node) || (is_log && atlas.rotten_logs.contains(&node)) {
             return;
         }
         self.stop(node, true, "crashed before a bit of it rots");
-        let what = if kind == Kind::RotLog {
-            self.flip_log_bit(node)
+        let what = if is_log {
+            self.injector.atlas.rotten_logs.push(node);
+            self.damage_log(node)
         } else {
             self.machines[node].disk.damage_any("files/", &mut self.injector.rng)
         };
@@ -282,13 +347,34 @@ impl World {
         self.schedule_start(node, after);
     }
 
-    /// Flips one bit only: a sector lost whole at the very end of a log looks torn, which is the one hole of its rule.
-    fn flip_log_bit(&mut self, node: usize) -> Option<String> {
-        let disk = &self.machines[node].disk;
-        let segments: Vec<_> = disk.paths().into_iter().filter(|path| path.starts_with("log/")).collect();
-        let path = self.injector.rng.choice(segments)?;
-        let bits = 8 * disk.content(&path)?.len() as u64;
-        let bit = self.injector.rng.u64(..bits.max(1));
+    /// Damages a log where something was written: flips a bit, often in the stamp or header with which a sector begins, often
+    /// at the very end; or loses a whole sector, but none near the end: that it can look torn there is the one hole of the
+    /// log's rule.
+    fn damage_log(&mut self, node: usize) -> Option<String> {
+        let (disk, rng) = (&self.machines[node].disk, &mut self.injector.rng);
+        let segments = disk.paths().into_iter().filter(|path| path.starts_with("log/"));
+        let mut written = Vec::new();
+        for path in segments {
+            let content = disk.content(&path)?;
+            let sectors = content.chunks(SECTOR_BYTES).enumerate();
+            let used = sectors.filter(|(_, sector)| sector.iter().any(|byte| *byte != 0));
+            written.extend(used.map(|(number, sector)| (path.clone(), number, stamp(sector))));
+        }
+        if rng.u32(..3) == 0 {
+            // Behind the newest block of a recycled segment stands what it held before.
+            let path = written.last()?.0.clone();
+            written.retain(|(other, _, _)| *other == path);
+            let epoch = written.first()?.2.0;
+            written.retain(|(_, _, stamp)| stamp.0 == epoch);
+            let last = written.iter().map(|(_, _, stamp)| stamp.1).max()?;
+            written.retain(|(_, _, stamp)| stamp.1 + BLOCKS_NEAR_END < last);
+            let (path, sector, _) = rng.choice(written)?;
+            disk.zero_sector(&path, sector as u64);
+            return Some(format!("sector {sector} of {path}"));
+        }
+        let (path, sector, _) = if rng.bool() { written.pop() } else { rng.choice(written) }?;
+        let within = if rng.bool() { SECTOR_BYTES } else { BLOCK_HEADER_BYTES };
+        let bit = (sector * SECTOR_BYTES * 8 + rng.usize(..within * 8)) as u64;
         disk.flip_bit(&path, bit);
         Some(format!("bit {bit} of {path}"))
     }

@@ -9,7 +9,7 @@ use kv_core::{
     checkpoint::job::CheckpointEvent,
     command::{Action, Command, decode_batch, encoded_bytes_about},
     io::{Answer, Operation, Output},
-    log::record::{EntryKind, LogEntry, Record, Recovered},
+    log::record::{EntryKind, LogBatch, LogEntry, Record, Recovered},
     message::{PeerMessage, RaftMessage, RaftMessageKind},
     node::{self, AppliedEntry},
     types::{Digest, LogIndex, NodeId, ReplicaId, RequestId, ShardId, Term},
@@ -113,7 +113,9 @@ impl World {
         self.roles(node, &mut facts);
         for output in outputs {
             match output {
-                Output::LogBatch(batch) => {
+                // Alone, a node may lead before its vote is synced, lose both, and lead in the same term again: its log counts
+                // from the sync on, since nobody else has seen it before.
+                Output::LogBatch(batch) if self.plan.nodes > 1 => {
                     for record in &batch.records {
                         self.recorded(node, record, &mut facts);
                     }
@@ -144,6 +146,19 @@ impl World {
         }
     }
 
+    /// Tells that the node has synced a batch, if that was not told when it was handed over.
+    pub(super) fn judge_synced(&mut self, node: usize, batch: &LogBatch) {
+        if self.plan.nodes > 1 {
+            return;
+        }
+        let mut facts = std::mem::take(&mut self.facts);
+        for record in &batch.records {
+            self.recorded(node, record, &mut facts);
+        }
+        self.tell(&mut facts);
+        self.facts = facts;
+    }
+
     /// Tells what a start of a node found on its disk.
     pub(super) fn judge_start(&mut self, node: usize, recovered: &Recovered) {
         let mut facts = std::mem::take(&mut self.facts);
@@ -151,6 +166,12 @@ impl World {
         for (shard, found) in &recovered.shards {
             let last_index = found.entries.last().map_or(found.boundary.index, |entry| entry.index);
             let place = Place { node: NodeId(node as u64 + 1), shard: *shard, replica: found.replica };
+            if self.plan.nodes == 1 {
+                // A write that the crash cut short may be there as a whole; nobody was told of it.
+                let told = self.judge.known(node, *shard).appended;
+                let untold = found.entries.iter().filter(|entry| entry.index > told);
+                facts.extend(untold.map(|entry| Fact::Appended { place, entry: mark(entry) }));
+            }
             let known = self.judge.known(node, *shard);
             *known = Known { appended: last_index, committed: found.hard_state.commit, ..Known::default() };
             known.view.place = place;

@@ -17,7 +17,7 @@ use kv_core::{
         job::{CheckpointEvent, CheckpointJob},
         newest_footers,
     },
-    disk::FileDisk,
+    disk::{DiskErrorKind, FileDisk, LogDisk},
     founding::{FoundingRecord, Member},
     io::{Input, Operation, Output},
     log::{
@@ -26,6 +26,7 @@ use kv_core::{
     },
     message::Lane,
     node::{Node, Opening, Role, ShardStatus},
+    shard_map::NodeDescription,
     types::{Digest, Durability, Incarnation, LogIndex, NodeId, RequestId, ShardId, Time},
 };
 
@@ -37,6 +38,9 @@ use crate::{
 
 /// Connections between two nodes.
 pub const LANES: usize = Lane::Snapshot as usize + 1;
+
+/// The log's thread finds a moment to prepare a segment after so many batches.
+const SYNCS_BETWEEN_IDLE: u64 = 16;
 
 /// The file that says that this directory is a node's.
 const IDENTITY: &str = "identity";
@@ -268,6 +272,27 @@ impl Machine {
         }
     }
 
+    /// How the node is reached, as it tells the cluster.
+    #[must_use]
+    pub fn description(&self) -> NodeDescription {
+        let member = self.founding.member(self.id).expect("every machine is a founding member");
+        NodeDescription {
+            node: self.id,
+            incarnation: member.incarnation,
+            peer_address: member.peer_address.clone(),
+            client_address: format!("node-{}:7101", self.id),
+            zone: member.zone.clone(),
+            weight: member.weight,
+        }
+    }
+
+    /// Log segments that were given up: numbers are never used twice.
+    #[must_use]
+    pub fn segments_recycled(&self) -> u64 {
+        let segments = self.disk.log().segments().unwrap_or_default();
+        segments.first().map_or(0, |(oldest, _)| oldest.0 - 1)
+    }
+
     /// A replica as its node would tell it.
     #[must_use]
     pub fn shard_status(&self, shard: ShardId) -> Option<ShardStatus> {
@@ -291,13 +316,21 @@ impl Process {
         catch_unwind(AssertUnwindSafe(|| self.node.turn(now, inputs, outputs))).map_err(|panic| words(&*panic))
     }
 
-    /// Writes and syncs the batch that is being written.
+    /// Writes and syncs the batch that is being written, and gives it back with the log's report.
     ///
     /// # Errors
     /// If the log failed: the process must stop.
-    pub fn write_log(&mut self) -> Result<LogReport, String> {
+    pub fn write_log(&mut self) -> Result<(LogBatch, LogReport), String> {
         let batch = self.writing.take().ok_or("no batch is being written")?;
-        self.log.append(&batch).map_err(|error| error.to_string())
+        let report = self.log.append(&batch).map_err(|error| error.to_string())?;
+        // As the log's thread does when it has nothing else to do.
+        if batch.number.0.is_multiple_of(SYNCS_BETWEEN_IDLE) {
+            match self.log.prepare_next() {
+                Err(LogError::Disk(error)) if error.kind == DiskErrorKind::Full => {}
+                other => other.map_err(|error| error.to_string())?,
+            }
+        }
+        Ok((batch, report))
     }
 
     /// Gives the checkpoint worker a job.

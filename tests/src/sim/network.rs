@@ -2,7 +2,7 @@
 //!
 //! Fault model: an envelope is delayed, lost, brought twice, or very late; with `ordered` off, envelopes of one connection
 //! overtake each other. Links are cut in one direction at a time (a two-way cut is two of them), and cuts overlap. What is on
-//! the way when a link is cut still arrives. A real transport never sends a Raft message twice; the duplicates here ask more
+//! the way when a link is cut still arrives. A link may hold back what it carries for a while, as a clogged one does. A real transport never sends a Raft message twice; the duplicates here ask more
 //! than it does. A loss is reported to the sender with the plan's probability, since a dead connection may stay unnoticed.
 
 use fastrand::Rng;
@@ -29,6 +29,8 @@ pub struct Network {
     ends: usize,
     /// How many cuts lie on the link from one end to another.
     cuts: Vec<u16>,
+    /// What is sent on a link before now arrives after this time only.
+    held_until: Vec<u64>,
     /// When the last envelope of each link and lane arrives.
     last_arrival: Vec<[u64; LANES]>,
     /// Envelopes lost, brought twice, and late.
@@ -61,6 +63,7 @@ impl Network {
             rng: plan.stream("network"),
             ends,
             cuts: vec![0; ends * ends],
+            held_until: vec![0; ends * ends],
             last_arrival: vec![[0; LANES]; ends * ends],
             counts: NetworkCounts::default(),
         }
@@ -81,6 +84,10 @@ impl Network {
             self.counts.late += 1;
             at += self.rng.u64(..=self.links.late_micros_max);
         }
+        if self.held_until[link] > at {
+            self.counts.late += 1;
+            at = self.held_until[link] + self.jitter();
+        }
         if self.links.ordered {
             let last = &mut self.last_arrival[link][lane];
             at = at.max(*last);
@@ -99,6 +106,11 @@ impl Network {
         self.cuts[from * self.ends + to] += 1;
     }
 
+    /// From now on what is sent on a link is held back until then; time 0 ends that for what is sent later.
+    pub fn hold(&mut self, from: End, to: End, until: u64) {
+        self.held_until[from * self.ends + to] = until;
+    }
+
     /// Takes one cut off a link; does nothing if it was healed meanwhile.
     pub fn mend(&mut self, from: End, to: End) {
         let cuts = &mut self.cuts[from * self.ends + to];
@@ -114,6 +126,7 @@ impl Network {
     /// Mends all links, and nothing is lost or late any more.
     pub fn heal(&mut self) {
         self.cuts.fill(0);
+        self.held_until.fill(0);
         self.links.drop_ppm = 0;
         self.links.duplicate_ppm = 0;
         self.links.late_ppm = 0;

@@ -156,6 +156,8 @@ pub struct Faults {
     pub store_altered: f64,
     /// An operator asks a shard's leader to hand over.
     pub transfer: f64,
+    /// A leader stands still, and does not hear the other nodes when it goes on: it still thinks that it leads.
+    pub zombie: f64,
     /// How long a fault lasts on average, in microseconds.
     pub lasts_micros: u64,
 }
@@ -255,12 +257,12 @@ impl Plan {
 impl Faults {
     /// With one node there is no other to take over: what damages its only copy is left out.
     fn for_one_node(self) -> Self {
-        Self { rot_log: 0.0, rot_file: 0.0, partition: 0.0, partition_one_way: 0.0, link: 0.0, ..self }
+        Self { rot_log: 0.0, rot_file: 0.0, partition: 0.0, partition_one_way: 0.0, link: 0.0, zombie: 0.0, ..self }
     }
 
     /// The kinds by name, with how many a minute.
     #[must_use]
-    pub fn kinds(&self) -> [(&'static str, f64); 16] {
+    pub fn kinds(&self) -> [(&'static str, f64); 17] {
         [
             ("crash", self.crash),
             ("crash-all", self.crash_all),
@@ -278,6 +280,7 @@ impl Faults {
             ("store-lost", self.store_lost),
             ("store-altered", self.store_altered),
             ("transfer", self.transfer),
+            ("zombie", self.zombie),
         ]
     }
 }
@@ -359,11 +362,12 @@ fn draw_faults(rng: &mut Rng) -> Faults {
         slow_disk: some(4.0),
         failed_sync: some(3.0),
         disk_full: some(2.0),
-        rot_log: some(1.0),
+        rot_log: some(2.0),
         rot_file: some(2.0),
         store_lost: some(3.0),
         store_altered: some(4.0),
         transfer: some(8.0),
+        zombie: some(6.0),
         lasts_micros: 0,
     };
     faults.lasts_micros = [300_000, 2_000_000, 8_000_000][rng.usize(..3)];

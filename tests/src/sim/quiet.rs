@@ -10,7 +10,7 @@ use kv_core::{
     types::{LogIndex, ShardId, Term},
 };
 
-use super::{report::Report, world::World};
+use super::{machine::Machine, report::Report, world::World};
 use crate::history::History;
 
 /// How often the state of things is looked at, in simulated microseconds.
@@ -43,13 +43,13 @@ impl World {
         self.run_until(self.now + WORK_ON_MICROS);
         self.closing = true;
         self.wait_for(limit, "in quiet, every shard gets one leader", Self::leaderless);
-        for (number, key) in self.clients[0].keys.clone().into_iter().enumerate() {
+        for (number, key) in self.keys.in_use().to_vec().into_iter().enumerate() {
             let client = number % self.clients.len();
             self.put_at_last(client, key, limit);
         }
         self.wait_for(limit, "in quiet, every operation ends", Self::still_open);
         self.judge.final_reads_from = self.judge.moment().event;
-        for (number, key) in self.clients[0].keys.clone().into_iter().enumerate() {
+        for (number, key) in self.keys.all().into_iter().enumerate() {
             let client = number % self.clients.len();
             self.get_at_last(client, key, limit);
         }
@@ -64,9 +64,9 @@ impl World {
     #[must_use]
     pub fn finish(mut self) -> (Report, History) {
         if self.failure.is_none() {
-            let shards = self.clients[0].shards_of_keys();
-            self.failure = self.judge.finish(&shards).err();
+            self.failure = self.judge.finish(&self.keys.shards()).err();
         }
+        self.counts.recycled = self.machines.iter().map(Machine::segments_recycled).sum();
         let report = Report {
             counts: self.counts,
             simulated_micros: self.now,

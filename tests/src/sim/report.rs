@@ -36,6 +36,8 @@ pub struct Counts {
     pub states_lost: u64,
     /// Snapshots installed.
     pub installs: u64,
+    /// Log segments given up.
+    pub recycled: u64,
     /// Replicas taken out of service by themselves.
     pub quarantines: u64,
     /// Sessions found expired by clients.
@@ -43,7 +45,7 @@ pub struct Counts {
     /// Attempts of clients.
     pub attempts: u64,
     /// Faults by kind, in the order of [`super::plan::Faults::kinds`].
-    pub faults: [u64; 16],
+    pub faults: [u64; 17],
     /// Operations by what was asked and what was told.
     pub operations: BTreeMap<(&'static str, &'static str), u64>,
 }
@@ -78,8 +80,8 @@ impl fmt::Display for Report {
         )?;
         writeln!(
             f,
-            "  {} elections, {} applied, {} checkpoints, {} loads, {} snapshots installed, {} states lost, {} quarantined; \
-             {} starts, {} refused, {} fail-stops",
+            "  {} elections, {} applied, {} checkpoints, {} loads, {} snapshots installed, {} states lost, {} quarantined, \
+             {} segments recycled; {} starts, {} refused, {} fail-stops",
             counts.elections,
             counts.applied,
             counts.checkpoints,
@@ -87,6 +89,7 @@ impl fmt::Display for Report {
             counts.installs,
             counts.states_lost,
             counts.quarantines,
+            counts.recycled,
             counts.starts,
             counts.refused_starts,
             counts.fail_stops

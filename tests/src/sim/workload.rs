@@ -10,13 +10,15 @@ use bytes::Bytes;
 use fastrand::Rng;
 use kv_core::{
     command::{Action, Condition, Write},
-    io::{Consistency, Durability, Operation},
+    error::Outcome,
+    io::{Consistency, Operation},
     ring::position,
     shard_map::ShardMap,
-    types::{Key, Revision, Value},
+    types::{Durability, Key, Revision, ShardId, Value},
 };
 
 use super::plan::{Plan, Workload as Shares};
+use crate::history::{Answer, Name};
 
 /// Draws one client's operations.
 #[derive(Debug)]
@@ -28,21 +30,93 @@ pub struct Workload {
     seen: BTreeMap<Key, Revision>,
 }
 
-/// The keys of a run: as many as planned, and one more for each shard that none of these reaches.
-#[must_use]
-pub fn keys(plan: &Plan, map: &ShardMap) -> Vec<Key> {
-    let name = |number: u64| Key::new(format!("k{number}")).expect("a short key is a key");
-    let mut keys: Vec<_> = (0..plan.workload.keys).map(name).collect();
-    let mut number = plan.workload.keys;
-    for arc in map.shards.iter().filter_map(|row| row.arc) {
-        while !keys.iter().any(|key| arc.contains(position(key.as_bytes()))) {
-            if arc.contains(position(name(number).as_bytes())) {
-                keys.push(name(number));
+/// Writes of unknown outcome after which a key is no longer used. Whoever looks for an order that explains a key's answers has
+/// to try each of them at every place.
+const UNKNOWN_MAX: u32 = 8;
+
+/// The keys of a run.
+#[derive(Debug)]
+pub struct Keys {
+    map: ShardMap,
+    /// Each with how many writes of unknown outcome it has had.
+    in_use: Vec<Key>,
+    unknown: Vec<u32>,
+    given_up: Vec<Key>,
+    /// Names so far.
+    names: u64,
+}
+
+impl Keys {
+    /// As many keys as planned, and one more for each shard that none of these reaches.
+    #[must_use]
+    pub fn new(plan: &Plan, map: ShardMap) -> Self {
+        let mut keys = Self { map, in_use: Vec::new(), unknown: Vec::new(), given_up: Vec::new(), names: 0 };
+        for _ in 0..plan.workload.keys {
+            let key = keys.next_name();
+            keys.in_use.push(key);
+        }
+        for row in keys.map.shards.clone() {
+            if row.arc.is_some() && !keys.in_use.iter().any(|key| keys.shard_of(key) == row.shard) {
+                let key = keys.next_in(row.shard);
+                keys.in_use.push(key);
             }
-            number += 1;
+        }
+        keys.unknown = vec![0; keys.in_use.len()];
+        keys
+    }
+
+    /// The keys that clients read and write.
+    #[must_use]
+    pub fn in_use(&self) -> &[Key] {
+        &self.in_use
+    }
+
+    /// All keys that were ever in use.
+    #[must_use]
+    pub fn all(&self) -> Vec<Key> {
+        self.given_up.iter().chain(&self.in_use).cloned().collect()
+    }
+
+    /// The shard of each key.
+    #[must_use]
+    pub fn shards(&self) -> BTreeMap<Name, ShardId> {
+        self.all().iter().map(|key| (Name::of(key.as_bytes()), self.shard_of(key))).collect()
+    }
+
+    /// Takes note of what a writer was told. A key with many unknown outcomes makes room for another of its shard.
+    pub fn written(&mut self, key: &Key, told: &Answer) {
+        let Some(place) = self.in_use.iter().position(|other| other == key) else { return };
+        self.unknown[place] += match told {
+            Answer::Failed { outcome: Outcome::Unknown, .. } => 1,
+            _ => 0,
+        };
+        if self.unknown[place] >= UNKNOWN_MAX {
+            let fresh = self.next_in(self.shard_of(key));
+            self.given_up.push(std::mem::replace(&mut self.in_use[place], fresh));
+            self.unknown[place] = 0;
         }
     }
-    keys
+
+    fn next_name(&mut self) -> Key {
+        self.names += 1;
+        Key::new(format!("k{}", self.names - 1)).expect("a short key is a key")
+    }
+
+    fn next_in(&mut self, shard: ShardId) -> Key {
+        loop {
+            let key = self.next_name();
+            if self.shard_of(&key) == shard {
+                return key;
+            }
+        }
+    }
+
+    fn shard_of(&self, key: &Key) -> ShardId {
+        let position = position(key.as_bytes());
+        let rows = self.map.shards.iter();
+        let mut holding = rows.filter(|row| row.arc.is_some_and(|arc| arc.contains(position)));
+        holding.next().expect("the arcs of a map cover the ring").shard
+    }
 }
 
 impl Workload {

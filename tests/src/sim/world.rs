@@ -25,6 +25,7 @@ use super::{
     queue::Queue,
     report::Counts,
     trace::Trace,
+    workload::Keys,
 };
 use crate::check::view::{Fact, Violation};
 
@@ -85,6 +86,7 @@ pub struct World {
     pub(super) network: Network,
     pub(super) machines: Vec<Machine>,
     pub(super) clients: Vec<Client>,
+    pub(super) keys: Keys,
     pub(super) injector: Injector,
     pub(super) judge: Judge,
     pub(super) trace: Trace,
@@ -122,6 +124,7 @@ impl World {
             queue: Queue::default(),
             network: Network::new(&plan),
             clients,
+            keys: Keys::new(&plan, record.layout()),
             injector: Injector::new(&plan),
             judge: Judge::new(&plan),
             trace,
@@ -371,7 +374,8 @@ impl World {
         }
         let process = self.machines[node].process.as_mut().expect("the process is current");
         match process.write_log() {
-            Ok(report) => {
+            Ok((batch, report)) => {
+                self.judge_synced(node, &batch);
                 self.trace.note([self.now, report.number.0, report.bytes]);
                 self.counts.syncs += 1;
                 self.give(node, Input::Synced(report));
@@ -462,6 +466,7 @@ impl World {
                 self.perform(node, &mut outputs);
                 self.trace.tell(self.now, || format!("n{} is up", node + 1));
                 self.trace.note([self.now, node as u64, start]);
+                self.give(node, Input::Describe(self.machines[node].description()));
                 self.queue.push(self.now, Event::Tick { node, start });
                 self.queue.push(self.now, Event::DiskFree { node, start });
             }

@@ -19,18 +19,24 @@ const BUGS: &[(&str, &str)] = &[
     ("B1", "a leader reads its own state without proof that it still leads"),
     ("B2", "a ReadIndex context is used twice"),
     ("B3", "a new leader answers reads before it has committed in its term"),
+    ("B6", "a follower answers a read before it has applied up to the index that it asked for"),
     ("B9", "a write is acknowledged before it is synced"),
     ("B10", "a vote leaves before it is synced"),
     ("B11", "an append is acknowledged to the leader before it is synced"),
+    ("B12", "a failed sync of the log is ignored"),
+    ("B13", "a new file's name is not synced in its directory"),
     ("B14", "the log is given up before the checkpoint is durable"),
     ("B15", "recovery drops a good end of the log"),
     ("B16", "entries that conflict are not overwritten"),
+    ("B17", "damage at the end of the log is taken for a torn write, and cut"),
     ("B18", "a recycled segment shows old records as new"),
     ("B19", "the applied index is ahead of the state after a restart"),
+    ("B20", "after a restart, all that is in the log counts as committed"),
     ("B21", "after a restart, what is committed counts as applied"),
     ("B24", "a snapshot comes without its sessions"),
     ("B26", "a retry of a write of unknown outcome runs twice"),
-    ("B27", "sessions are lost at a change of leader"),
+    ("B27", "a session that is read back has forgotten its outcomes"),
+    ("B29", "a write of unknown outcome is reported as not applied"),
 ];
 
 /// Switches a bug on in this thread, on which the simulation runs.
@@ -89,26 +95,26 @@ struct Found {
     seconds: String,
 }
 
+/// Where the workspace is: the directory above this package's, as cargo tells, or the one that we are in.
 fn workspace() -> PathBuf {
-    let manifest = std::env::var("CARGO_MANIFEST_DIR").unwrap_or_else(|_| ".".to_owned());
-    let manifest = Path::new(&manifest);
-    manifest.parent().filter(|root| root.join("kv-core").is_dir()).unwrap_or(manifest).to_owned()
+    let manifest = std::env::var("CARGO_MANIFEST_DIR").map(PathBuf::from);
+    manifest.ok().and_then(|manifest| manifest.parent().map(Path::to_owned)).unwrap_or_else(|| PathBuf::from("."))
 }
 
 fn build(root: &Path) -> Result<PathBuf, String> {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
-    let target = root.join("target/mutants");
+    let target = Path::new("target/mutants");
     let status = Command::new(cargo)
         .current_dir(root)
         .args(["build", "--release", "-p", "kv-tests", "--bin", "sim", "--target-dir"])
-        .arg(&target)
+        .arg(target)
         .env("RUSTFLAGS", "--cfg kv_mutants")
         .status()
         .map_err(|error| format!("cargo can't be run: {error}"))?;
     if !status.success() {
         return Err("the variant with planted bugs could not be built".to_owned());
     }
-    Ok(target.join("release/sim"))
+    root.join(target).join("release/sim").canonicalize().map_err(|error| format!("the variant can't be found: {error}"))
 }
 
 /// Runs seeds with a bug until one fails; `None` if the variant could not be run.
