@@ -213,7 +213,9 @@ impl NodeLoop {
             Some(node) => {
                 let status = node.status();
                 let is_idle = node.is_idle() || (self.shared.members.len() == 1 && !status.has_undecided);
-                self.shared.set_unready(unready(&status.shards, &self.committed_at_start));
+                let is_on_map = node.map().nodes.iter().all(|known| !known.client_address.is_empty());
+                let no_addresses = || (!is_on_map).then(|| "the map lacks addresses of nodes".to_owned());
+                self.shared.set_unready(unready(&status.shards, &self.committed_at_start).or_else(no_addresses));
                 self.shared.is_idle.send_replace(is_idle && self.pending.len() == 0);
             }
         }
@@ -240,6 +242,10 @@ impl NodeLoop {
         self.outputs.extend(outputs);
         let description = NodeDescription { incarnation: self.shared.incarnation(), ..self.description.clone() };
         self.inputs.push(Input::Describe(description));
+        // The first look at the disk came before there was a node to hear of it.
+        if let bytes @ 1.. = self.shared.disk_free() {
+            self.inputs.push(Input::DiskFree { bytes });
+        }
         self.perform();
     }
 

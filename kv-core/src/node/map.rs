@@ -14,7 +14,9 @@ use crate::{
 };
 
 /// Ticks between two looks at whether map and description are up to date.
-const MAP_TICKS: u64 = 10;
+const MAP_TICKS: u64 = 20;
+/// The same while addresses are lacking on the map: without them nobody finds the nodes.
+const MAP_TICKS_LACKING: u64 = 2;
 
 #[derive(Debug)]
 pub(super) struct MapKeeper {
@@ -51,7 +53,9 @@ impl MapKeeper {
 impl<S: StateStore> Node<S> {
     /// Each tick: asks for what is lacking.
     pub(super) fn tick_map(&mut self, outputs: &mut Vec<Output>) {
-        let due = self.keeper.ticks.is_multiple_of(MAP_TICKS);
+        let is_lacking = self.keeper.map().nodes.iter().any(|node| node.client_address.is_empty());
+        let interval = if is_lacking { MAP_TICKS_LACKING } else { MAP_TICKS };
+        let due = self.keeper.ticks.is_multiple_of(interval);
         self.keeper.ticks += 1;
         if !due {
             return;
@@ -64,7 +68,7 @@ impl<S: StateStore> Node<S> {
         let has_meta = self.replicas.get(&META_SHARD).is_some_and(|replica| replica.state().is_some());
         if !has_meta {
             let nodes: Vec<NodeId> = self.keeper.meta_nodes().filter(|node| *node != self.id).collect();
-            let turn = (self.keeper.ticks / MAP_TICKS) % nodes.len().max(1) as u64;
+            let turn = (self.keeper.ticks / interval) % nodes.len().max(1) as u64;
             if let Some(to) = usize::try_from(turn).ok().and_then(|turn| nodes.get(turn)) {
                 let message = PeerMessage::MapAsk { have: self.keeper.map().version };
                 outputs.push(Output::Send { to: *to, message });
