@@ -1,9 +1,9 @@
 //! Leader completeness (Raft 5.4.3): whoever leads holds every entry that was committed in an earlier term; and no replica drops
 //! an entry that it knows to be committed.
 //!
-//! A leader counts only entries of its own term, so that its commit index stands at such a one: the entry's term is the term in
-//! which all up to it were committed. With log matching it is enough to look at the last one of each term. A late winner of an
-//! old term owes nothing to later ones.
+//! An entry of an earlier term may be committed in a later one, and only whoever leads after that owes it: a late winner of an
+//! old term owes nothing. An entry was committed at the latest in the term in which a replica learned of it, so leaders of later
+//! terms must hold it. With log matching it is enough to look at the last one of each term.
 
 use std::collections::BTreeMap;
 
@@ -20,8 +20,8 @@ use crate::history::Moment;
 #[derive(Debug, Default)]
 pub struct LeaderCompleteness {
     logs: Logs,
-    /// For each term the last index that was committed in it.
-    committed: BTreeMap<(ShardId, Term), LogIndex>,
+    /// For each term the last index that was committed in it or before, with the entry's own term.
+    committed: BTreeMap<(ShardId, Term), (LogIndex, Term)>,
     known: BTreeMap<Place, LogIndex>,
 }
 
@@ -40,7 +40,7 @@ impl LeaderCompleteness {
         }
         self.logs.see(fact).map_err(violation)?;
         match fact {
-            Fact::Committed { place, index } => self.commit(*place, *index).map_err(violation),
+            Fact::Committed { place, index, term } => self.commit(*place, *index, *term).map_err(violation),
             Fact::Started { place, commit, .. } => {
                 self.known.insert(*place, *commit);
                 Ok(())
@@ -54,7 +54,7 @@ impl LeaderCompleteness {
         }
     }
 
-    fn commit(&mut self, place: Place, index: LogIndex) -> Result<(), String> {
+    fn commit(&mut self, place: Place, index: LogIndex, learned: Term) -> Result<(), String> {
         self.known.insert(place, index);
         let empty = Log::default();
         let log = self.logs.of(place).unwrap_or(&empty);
@@ -65,23 +65,25 @@ impl LeaderCompleteness {
             return Err(format!("{place} says that {index} is committed, but holds only up to {}", log.last_index()));
         };
         // Entries of a later term all stand above those of an earlier one.
-        for ((_, other_term), other) in self.committed.range((place.shard, Term(0))..=(place.shard, Term(u64::MAX))) {
+        for (other, other_term) in self.before(place.shard, Term(u64::MAX)) {
             if (*other_term > term && *other <= index) || (*other_term < term && *other >= index) {
                 return Err(format!("{index} is committed in term {term}, but {other} in term {other_term}"));
             }
         }
-        // The leader is the first to know. Whoever learns later may stop at an entry of an earlier term, which was not committed
-        // in that term.
-        let highest = self.committed.range((place.shard, Term(0))..=(place.shard, Term(u64::MAX))).next_back();
-        if highest.is_none_or(|(_, highest)| *highest < index) {
-            self.committed.insert((place.shard, term), index);
+        let highest = self.before(place.shard, Term(u64::MAX)).map(|(highest, _)| *highest).max();
+        if highest.is_none_or(|highest| highest < index) {
+            self.committed.insert((place.shard, learned.max(term)), (index, term));
         }
         Ok(())
     }
 
+    /// What was certainly committed in terms before this one.
+    fn before(&self, shard: ShardId, term: Term) -> impl Iterator<Item = &(LogIndex, Term)> {
+        self.committed.range((shard, Term(0))..(shard, term)).map(|(_, last)| last)
+    }
+
     fn lead(&self, place: Place, term: Term) -> Result<(), String> {
-        let earlier = self.committed.range((place.shard, Term(0))..(place.shard, term)).next_back();
-        let Some(((_, committed_term), index)) = earlier else { return Ok(()) };
+        let Some((index, committed_term)) = self.before(place.shard, term).max() else { return Ok(()) };
         let empty = Log::default();
         let log = self.logs.of(place).unwrap_or(&empty);
         if *index < log.boundary() || log.term_at(*index) == Some(*committed_term) {
@@ -96,7 +98,7 @@ impl LeaderCompleteness {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{appended, committed, judge, leads};
+    use super::super::testing::{appended, committed, committed_in, judge, leads};
     use super::*;
 
     fn verdict(facts: &[Fact]) -> Result<(), Violation> {
@@ -138,12 +140,14 @@ mod tests {
             appended(1, 2, 2, 20),
             appended(2, 2, 2, 20),
             appended(1, 3, 5, 30),
+            // Whoever tells first may know only of a part, and in no case says when that was committed.
+            committed_in(2, 2, 5),
             committed(1, 3),
-            committed(2, 2),
             // Won in term 3, late: index 2 was committed only in term 5.
             leads(3, 3, 1),
         ];
         assert_eq!(verdict(&facts), Ok(()));
+        assert!(verdict(&[&facts[..4], &[leads(3, 6, 1)]].concat()).is_err());
     }
 
     #[test]

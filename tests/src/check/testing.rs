@@ -22,7 +22,11 @@ pub(super) fn appended(node: u64, index: u64, term: u64, hash: u64) -> Fact {
 }
 
 pub(super) fn committed(node: u64, index: u64) -> Fact {
-    Fact::Committed { place: place(node), index: LogIndex(index) }
+    committed_in(node, index, 0)
+}
+
+pub(super) fn committed_in(node: u64, index: u64, term: u64) -> Fact {
+    Fact::Committed { place: place(node), index: LogIndex(index), term: Term(term) }
 }
 
 pub(super) fn leads(node: u64, term: u64, last_index: u64) -> Fact {

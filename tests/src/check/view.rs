@@ -191,6 +191,8 @@ pub enum Fact {
         place: Place,
         /// The new commit index.
         index: LogIndex,
+        /// Its term then: the entry was committed in this term or before.
+        term: Term,
     },
     /// An entry was applied to a replica's state.
     Applied {

@@ -325,7 +325,9 @@ impl World {
             self.counts.applied += 1;
             self.trace.note([entry.shard.0, entry.index.0, entry.term.0]);
             let place = self.judge.place(node, entry.shard);
-            self.commit(node, entry.shard, entry.index, facts);
+            let process = self.machines[node].process.as_ref().expect("it just took a turn");
+            let term = process.node.shard_status(entry.shard).map_or(entry.term, |status| status.term);
+            self.commit(node, entry.shard, entry.index, term, facts);
             match applied_commands(&entry) {
                 Ok(commands) => facts.push(Fact::Applied {
                     place,
@@ -343,12 +345,12 @@ impl World {
     }
 
     /// Tells that entries are committed, those only that the node has handed to its disk: the checkers know no others.
-    fn commit(&mut self, node: usize, shard: ShardId, index: LogIndex, facts: &mut Vec<Fact>) {
+    fn commit(&mut self, node: usize, shard: ShardId, index: LogIndex, term: Term, facts: &mut Vec<Fact>) {
         let known = self.judge.known(node, shard);
         let index = index.min(known.appended);
         if index > known.committed {
             known.committed = index;
-            facts.push(Fact::Committed { place: known.view.place, index });
+            facts.push(Fact::Committed { place: known.view.place, index, term });
         }
     }
 
@@ -366,7 +368,7 @@ impl World {
                 view.applied = self.judge.known(node, shard).view.applied;
             }
             // Beyond what it has on disk its log may hold what is about to be overwritten.
-            self.commit(node, shard, view.commit.min(status.persisted), facts);
+            self.commit(node, shard, view.commit.min(status.persisted), status.term, facts);
             let known = self.judge.known(node, shard);
             if known.view != view {
                 known.view = view;

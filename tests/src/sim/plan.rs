@@ -299,7 +299,7 @@ fn draw_settings(rng: &mut Rng) -> Settings {
         async_commands_max: [3, 20, 1_000][rng.usize(..3)],
         disk_reserve_bytes: 256 * 1024,
         block_bytes_max: 64 * 1024,
-        stream_ticks_max: rng.u64(60..=400),
+        stream_ticks_max: rng.u64(400..=1_600),
         ..Settings::default()
     }
 }
