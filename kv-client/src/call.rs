@@ -18,10 +18,10 @@ use crate::{
     convert,
     error::{Error, ErrorKind, Outcome, Result},
     link::LinkError,
-    operation::{Answer, Operation},
+    operation::{Answer, Operation, Write},
     remote::Remote,
     sessions::{Stamp, WINDOW_MAX, Window},
-    types::Consistency,
+    types::{Consistency, Durability},
 };
 
 impl Remote {
@@ -53,6 +53,15 @@ impl Remote {
                 place = Some((sending.shard, self.place(sending.shard, &way).await?));
             }
             let stamp = place.as_ref().map(|(_, stamp)| stamp.to_wire());
+            // A token names one sending and says nothing of those before it. So a write of which an earlier sending may have been
+            // taken is sent again as sync: under its stamp that answer is the decided one.
+            let decided = match operation {
+                Operation::Write(write) if way.uncertain => {
+                    Some(Operation::Write(Write { durability: Some(Durability::Sync), ..write.clone() }))
+                }
+                _ => None,
+            };
+            let operation = decided.as_ref().unwrap_or(operation);
             let Some(result) = way.send(&sending, convert::operation(operation, stamp)).await else { continue };
             match (convert::answer(operation, result), &place) {
                 (Ok(answer), _) => {
