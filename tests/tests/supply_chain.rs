@@ -218,3 +218,9 @@ fn every_exception_has_a_reason_and_is_needed() {
         assert!(versions.contains_key(name), "{name} is gone: take its exception out of deny.toml");
     }
 }
+
+#[test]
+fn property_tests_draw_the_same_cases_at_every_run() {
+    let seed = proptest::test_runner::Config::default().rng_seed;
+    assert_ne!(seed, proptest::test_runner::RngSeed::Random, "cargo reads the seed from .cargo/config.toml");
+}

@@ -56,12 +56,13 @@ impl Table {
         for record in records {
             self.apply_record(record, segment)?;
         }
-        for record in records {
-            if let Record::HardState { shard, .. } | Record::Create { shard, .. } = record
-                && self.rows.get(shard).is_some_and(|row| row.hard_state.commit > row.last)
-            {
-                return Err("a commit index above the shard's last entry");
-            }
+        // Whatever moves either of the two: an entry or an install may end a log below what was decided before.
+        if records
+            .iter()
+            .filter_map(|record| self.rows.get(&record.shard()))
+            .any(|row| row.hard_state.commit > row.last)
+        {
+            return Err("a commit index above the shard's last entry");
         }
         Ok(())
     }
@@ -299,5 +300,38 @@ mod tests {
         fn any_bytes_are_read_without_a_panic(bytes: Vec<u8>) {
             let _ = Table::decode(bytes.into());
         }
+    }
+
+    #[test]
+    fn nothing_ends_a_log_below_what_is_decided() {
+        let shard = ShardId(0);
+        let index = |index| Boundary { index: LogIndex(index), ..Boundary::default() };
+        let hard_state = HardState { term: Term(1), vote: ReplicaId(1), commit: LogIndex(3) };
+        let entry = |index| Record::Entry {
+            shard,
+            entry: LogEntry {
+                index: LogIndex(index),
+                term: Term(1),
+                kind: Default::default(),
+                context: Bytes::new(),
+                data: Bytes::new(),
+            },
+        };
+        let mut table = Table::default();
+        let create =
+            Record::Create { shard, replica: ReplicaId(1), hard_state: HardState::default(), boundary: index(1) };
+        let records = [create, entry(2), entry(3), Record::HardState { shard, hard_state }];
+        table.apply(&records, SegmentNumber(1)).expect("a log of two entries, both decided");
+
+        assert!(
+            table.clone().apply(&[entry(2)], SegmentNumber(1)).is_err(),
+            "an entry over a decided one, and no other above"
+        );
+        let Boundary { index, term, configuration } = index(2);
+        let install = Install { index, term, configuration, staging: StagingId(1), digest: Digest(2) };
+        assert!(table.clone().apply(&[Record::Install { shard, install }], SegmentNumber(1)).is_err());
+        table
+            .apply(&[entry(2), entry(3)], SegmentNumber(1))
+            .expect("the same entries again, as recovery may read them");
     }
 }
