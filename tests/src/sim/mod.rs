@@ -25,6 +25,7 @@ pub mod client;
 pub mod clock;
 pub mod faults;
 pub mod judge;
+mod lifecycle;
 pub mod machine;
 pub mod network;
 pub mod plan;
@@ -32,7 +33,10 @@ pub mod queue;
 pub mod quiet;
 pub mod record;
 pub mod report;
+mod rot;
+mod storage;
 pub mod trace;
+mod turns;
 pub mod workload;
 pub mod world;
 

@@ -6,9 +6,8 @@
 //! written; the checkpoint thread does one step at a time in the same way.
 
 use kv_core::{
-    checkpoint::job::CheckpointEvent,
     error::Error,
-    io::{Answer, Input, Notice, Operation, Output, Request},
+    io::{Answer, Input, Operation, Output, Request},
     message::PeerMessage,
     router::Last,
     types::{NodeId, RequestId, ShardId, Time},
@@ -19,7 +18,7 @@ use super::{
     clock::Clock,
     faults::{Injector, Kind, Mend},
     judge::Judge,
-    machine::{LANES, Machine, StartError},
+    machine::{LANES, Machine},
     network::{Fate, Network},
     plan::Plan,
     queue::Queue,
@@ -28,12 +27,6 @@ use super::{
     workload::Keys,
 };
 use crate::check::view::{Fact, Violation};
-
-/// Most inputs that one turn takes; more wait for the next.
-const TURN_INPUTS_MAX: usize = 4_096;
-
-/// Inputs that wait for a turn on one node; messages past it are lost, as on a connection that nobody reads.
-const INBOX_MAX: usize = 65_536;
 
 /// What is free on a disk without a bound, in bytes.
 const DISK_BYTES: u64 = 1 << 40;
@@ -100,9 +93,9 @@ pub struct World {
     /// Requests of the simulator itself, whose answers nobody records.
     pub(super) own_requests: u64,
     pub(super) facts: Vec<Fact>,
-    outputs: Vec<Output>,
-    inputs: Vec<Input>,
-    envelopes: Vec<Vec<PeerMessage>>,
+    pub(super) outputs: Vec<Output>,
+    pub(super) inputs: Vec<Input>,
+    pub(super) envelopes: Vec<Vec<PeerMessage>>,
 }
 
 impl World {
@@ -202,13 +195,13 @@ impl World {
         }
     }
 
-    fn is_current(&self, node: usize, start: u64) -> bool {
+    pub(super) fn is_current(&self, node: usize, start: u64) -> bool {
         let machine = &self.machines[node];
         machine.start == start && machine.process.is_some()
     }
 
     /// Puts an event that needs the node's threads off until its pause is over; true if it did.
-    fn put_off(&mut self, node: usize, event: Event) -> bool {
+    pub(super) fn put_off(&mut self, node: usize, event: Event) -> bool {
         let until = self.machines[node].paused_until;
         let paused = until > self.now;
         if paused {
@@ -235,257 +228,6 @@ impl World {
         self.queue.push(self.now + 500_000, Event::DiskFree { node, start });
     }
 
-    /// Gives a node's next turn an input.
-    pub(super) fn give(&mut self, node: usize, input: Input) {
-        let machine = &mut self.machines[node];
-        let start = machine.start;
-        let Some(process) = &mut machine.process else { return };
-        if process.inbox.len() >= INBOX_MAX {
-            return;
-        }
-        process.inbox.push(input);
-        if !process.turn_scheduled {
-            process.turn_scheduled = true;
-            let at = self.now.max(process.busy_until);
-            self.queue.push(at, Event::Turn { node, start });
-        }
-    }
-
-    fn turn(&mut self, node: usize, start: u64) {
-        if !self.is_current(node, start) || self.put_off(node, Event::Turn { node, start }) {
-            return;
-        }
-        let local = self.machines[node].clock.at(self.now);
-        let process = self.machines[node].process.as_mut().expect("the process is current");
-        let count = process.inbox.len().min(TURN_INPUTS_MAX);
-        let mut inputs = std::mem::take(&mut self.inputs);
-        inputs.extend(process.inbox.drain(..count));
-        let mut outputs = std::mem::take(&mut self.outputs);
-        let panicked = process.turn(local, &mut inputs, &mut outputs).err();
-        inputs.clear();
-        self.inputs = inputs;
-        process.busy_until = self.now + self.plan.costs.turn_micros + count as u64 * self.plan.costs.input_micros;
-        process.turn_scheduled = !process.inbox.is_empty();
-        if process.turn_scheduled {
-            let at = process.busy_until;
-            self.queue.push(at, Event::Turn { node, start });
-        }
-        self.counts.turns += 1;
-        self.trace.note([self.now, node as u64, count as u64, outputs.len() as u64]);
-        if let Some(message) = panicked {
-            self.fail("no node panics", format!("node {} panicked in a turn: {message}", node + 1));
-        }
-        self.judge_turn(node, &outputs);
-        self.perform(node, &mut outputs);
-        self.outputs = outputs;
-    }
-
-    fn perform(&mut self, node: usize, outputs: &mut Vec<Output>) {
-        for output in outputs.drain(..) {
-            match output {
-                Output::Send { to, message } => {
-                    let slot = (to.0 as usize - 1) * LANES + message.lane() as usize;
-                    self.envelopes[slot].push(message);
-                }
-                Output::LogBatch(batch) => {
-                    self.machines[node].process.as_mut().expect("it just took a turn").writing = Some(batch);
-                    self.schedule_log(node);
-                }
-                Output::Checkpoint(job) => {
-                    self.machines[node].process.as_mut().expect("it just took a turn").submit(job);
-                    self.schedule_step(node);
-                }
-                Output::Reply { request, result } => self.reply(node, request, result),
-                Output::MapChanged(map) => self
-                    .trace
-                    .tell(self.now, || format!("n{} has map {} of {} shards", node + 1, map.version, map.shards.len())),
-                Output::Notice(notice) => self.notice(node, &notice),
-            }
-        }
-        for to in 0..self.machines.len() {
-            for lane in 0..LANES {
-                if !self.envelopes[to * LANES + lane].is_empty() {
-                    let messages = std::mem::take(&mut self.envelopes[to * LANES + lane]);
-                    self.send(node, to, lane, messages);
-                }
-            }
-        }
-    }
-
-    fn notice(&mut self, node: usize, notice: &Notice) {
-        self.trace.tell(self.now, || format!("n{} {notice:?}", node + 1));
-        match notice {
-            Notice::StateLost { .. } => self.counts.states_lost += 1,
-            Notice::Quarantined { shard, reason } => {
-                self.counts.quarantines += 1;
-                let what = format!("node {} took shard {shard} out of service: {reason}", node + 1);
-                self.fail("no replica has to leave its group", what);
-            }
-            _ => {}
-        }
-    }
-
-    fn send(&mut self, from: usize, to: usize, lane: usize, messages: Vec<PeerMessage>) {
-        if self.trace.tells() {
-            for message in &messages {
-                self.trace.tell(self.now, || format!("n{} -> n{} {}", from + 1, to + 1, super::report::short(message)));
-            }
-        }
-        self.counts.messages += messages.len() as u64;
-        let fate = self.network.send(self.now, from, to, lane);
-        match fate {
-            Fate::Arrives(at, again) => {
-                self.trace.note([at, messages.len() as u64]);
-                if let Some(again) = again {
-                    self.queue.push(again, Event::Envelope { from, to, messages: messages.clone() });
-                }
-                self.queue.push(at, Event::Envelope { from, to, messages });
-            }
-            Fate::Lost(Some(at)) => {
-                let start = self.machines[from].start;
-                self.queue.push(at, Event::Undelivered { node: from, start, to });
-            }
-            Fate::Lost(None) => {}
-        }
-    }
-
-    fn arrive(&mut self, from: usize, to: usize, messages: Vec<PeerMessage>) {
-        if self.machines[to].process.is_none() {
-            let start = self.machines[from].start;
-            let at = self.now + self.plan.links.delay_micros_min;
-            self.queue.push(at, Event::Undelivered { node: from, start, to });
-            return;
-        }
-        for message in messages {
-            self.give(to, Input::Peer { from: NodeId(from as u64 + 1), message });
-        }
-    }
-
-    fn schedule_log(&mut self, node: usize) {
-        let costs = self.plan.costs;
-        let machine = &mut self.machines[node];
-        let sync = machine.rng.u64(costs.sync_micros_min..=costs.sync_micros_max) * machine.slow_factor;
-        self.queue.push(self.now + sync, Event::LogWritten { node, start: machine.start });
-    }
-
-    fn log_written(&mut self, node: usize, start: u64) {
-        if !self.is_current(node, start) || self.put_off(node, Event::LogWritten { node, start }) {
-            return;
-        }
-        let process = self.machines[node].process.as_mut().expect("the process is current");
-        match process.write_log() {
-            Ok((batch, report)) => {
-                self.judge_synced(node, &batch);
-                self.trace.note([self.now, report.number.0, report.bytes]);
-                self.counts.syncs += 1;
-                self.give(node, Input::Synced(report));
-            }
-            Err(reason) => self.fail_stop(node, &reason),
-        }
-    }
-
-    fn schedule_step(&mut self, node: usize) {
-        let machine = &mut self.machines[node];
-        let start = machine.start;
-        let cost = self.plan.costs.step_micros * machine.slow_factor.min(10);
-        let Some(process) = &mut machine.process else { return };
-        if !process.step_scheduled {
-            process.step_scheduled = true;
-            self.queue.push(self.now + cost, Event::Step { node, start });
-        }
-    }
-
-    fn step(&mut self, node: usize, start: u64) {
-        if !self.is_current(node, start) || self.put_off(node, Event::Step { node, start }) {
-            return;
-        }
-        let process = self.machines[node].process.as_mut().expect("the process is current");
-        process.step_scheduled = false;
-        let (events, idle) = process.step();
-        for event in events {
-            if let CheckpointEvent::DiskFailed { reason } = event {
-                return self.fail_stop(node, &reason);
-            }
-            self.judge_checkpoint(node, &event);
-            self.give(node, Input::Checkpoint(event));
-        }
-        if !idle {
-            self.schedule_step(node);
-        }
-    }
-
-    /// A process that can't trust its disk any more stops at once; it is started again like any that ended.
-    fn fail_stop(&mut self, node: usize, reason: &str) {
-        self.counts.fail_stops += 1;
-        self.trace.tell(self.now, || format!("n{} stops: {reason}", node + 1));
-        self.stop(node, false, "failed");
-        self.schedule_start(node, 200_000);
-    }
-
-    /// Ends a node's process; with the power, its disk loses what was not synced.
-    pub(super) fn stop(&mut self, node: usize, power: bool, why: &str) {
-        self.trace.tell(self.now, || format!("n{} {why}", node + 1));
-        let was_up = self.machines[node].process.is_some();
-        self.machines[node].stop(power);
-        self.machines[node].paused_until = 0;
-        self.trace.note([self.now, node as u64, u64::from(power), u64::from(was_up)]);
-        if was_up {
-            self.break_connections(node);
-        }
-    }
-
-    /// Clients that wait for an answer of this node see their connections break, if the network lets them.
-    fn break_connections(&mut self, node: usize) {
-        let after = self.plan.links.delay_micros_min;
-        for client in 0..self.clients.len() {
-            if self.network.is_open(node, self.machines.len() + client) {
-                for request in self.clients[client].requests_at(node) {
-                    self.queue.push(self.now + after, Event::Broken { client, request, sent: true });
-                }
-            }
-        }
-    }
-
-    /// Starts a node's process after a while, if nothing stops it again before.
-    pub(super) fn schedule_start(&mut self, node: usize, after: u64) {
-        self.machines[node].start += 1;
-        let start = self.machines[node].start;
-        self.queue.push(self.now + after + self.plan.costs.start_micros, Event::Start { node, start });
-    }
-
-    fn start(&mut self, node: usize, start: u64) {
-        if self.machines[node].start != start || self.machines[node].process.is_some() {
-            return;
-        }
-        let mut outputs = std::mem::take(&mut self.outputs);
-        match self.machines[node].open(&self.plan, self.now, &mut outputs) {
-            Ok(recovered) => {
-                self.counts.starts += 1;
-                self.judge_start(node, &recovered);
-                self.judge_turn(node, &outputs);
-                self.perform(node, &mut outputs);
-                self.trace.tell(self.now, || format!("n{} is up", node + 1));
-                self.trace.note([self.now, node as u64, start]);
-                self.give(node, Input::Describe(self.machines[node].description()));
-                self.queue.push(self.now, Event::Tick { node, start });
-                self.queue.push(self.now, Event::DiskFree { node, start });
-            }
-            Err(StartError::Corrupt(reason)) => {
-                self.counts.refused_starts += 1;
-                self.trace.tell(self.now, || format!("n{} refuses to start: {reason}", node + 1));
-                if !self.injector.may_be_damaged(node) {
-                    self.fail("a whole log is never refused", format!("node {} refused to start: {reason}", node + 1));
-                }
-            }
-            Err(StartError::Disk(reason)) => {
-                self.trace.tell(self.now, || format!("n{} could not start: {reason}", node + 1));
-                self.schedule_start(node, 100_000);
-            }
-        }
-        outputs.clear();
-        self.outputs = outputs;
-    }
-
     fn request(&mut self, client: usize, node: usize, mut request: Request, remaining_micros: u64) {
         let machine = &mut self.machines[node];
         let Some(process) = &mut machine.process else {
@@ -500,7 +242,7 @@ impl World {
         self.give(node, Input::Request(request));
     }
 
-    fn reply(&mut self, node: usize, request: RequestId, result: Result<Answer, Error>) {
+    pub(super) fn reply(&mut self, node: usize, request: RequestId, result: Result<Answer, Error>) {
         let process = self.machines[node].process.as_mut().expect("it just took a turn");
         if request.0 >= OWN_REQUESTS {
             return;

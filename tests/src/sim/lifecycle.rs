@@ -1,0 +1,82 @@
+//! Processes that start and end: by loss of power, killed, or of their own accord when they can't trust their disk.
+
+use kv_core::io::Input;
+
+use super::{
+    machine::StartError,
+    world::{Event, World},
+};
+
+impl World {
+    /// A process that can't trust its disk any more stops at once; it is started again like any that ended.
+    pub(super) fn fail_stop(&mut self, node: usize, reason: &str) {
+        self.counts.fail_stops += 1;
+        self.trace.tell(self.now, || format!("n{} stops: {reason}", node + 1));
+        self.stop(node, false, "failed");
+        self.schedule_start(node, 200_000);
+    }
+
+    /// Ends a node's process; with the power, its disk loses what was not synced.
+    pub(super) fn stop(&mut self, node: usize, power: bool, why: &str) {
+        self.trace.tell(self.now, || format!("n{} {why}", node + 1));
+        let was_up = self.machines[node].process.is_some();
+        self.machines[node].stop(power);
+        self.machines[node].paused_until = 0;
+        self.trace.note([self.now, node as u64, u64::from(power), u64::from(was_up)]);
+        if was_up {
+            self.break_connections(node);
+        }
+    }
+
+    /// Clients that wait for an answer of this node see their connections break, if the network lets them.
+    pub(super) fn break_connections(&mut self, node: usize) {
+        let after = self.plan.links.delay_micros_min;
+        for client in 0..self.clients.len() {
+            if self.network.is_open(node, self.machines.len() + client) {
+                for request in self.clients[client].requests_at(node) {
+                    self.queue.push(self.now + after, Event::Broken { client, request, sent: true });
+                }
+            }
+        }
+    }
+
+    /// Starts a node's process after a while, if nothing stops it again before.
+    pub(super) fn schedule_start(&mut self, node: usize, after: u64) {
+        self.machines[node].start += 1;
+        let start = self.machines[node].start;
+        self.queue.push(self.now + after + self.plan.costs.start_micros, Event::Start { node, start });
+    }
+
+    pub(super) fn start(&mut self, node: usize, start: u64) {
+        if self.machines[node].start != start || self.machines[node].process.is_some() {
+            return;
+        }
+        let mut outputs = std::mem::take(&mut self.outputs);
+        match self.machines[node].open(&self.plan, self.now, &mut outputs) {
+            Ok(recovered) => {
+                self.counts.starts += 1;
+                self.judge_start(node, &recovered);
+                self.judge_turn(node, &outputs);
+                self.perform(node, &mut outputs);
+                self.trace.tell(self.now, || format!("n{} is up", node + 1));
+                self.trace.note([self.now, node as u64, start]);
+                self.give(node, Input::Describe(self.machines[node].description()));
+                self.queue.push(self.now, Event::Tick { node, start });
+                self.queue.push(self.now, Event::DiskFree { node, start });
+            }
+            Err(StartError::Corrupt(reason)) => {
+                self.counts.refused_starts += 1;
+                self.trace.tell(self.now, || format!("n{} refuses to start: {reason}", node + 1));
+                if !self.injector.may_be_damaged(node) {
+                    self.fail("a whole log is never refused", format!("node {} refused to start: {reason}", node + 1));
+                }
+            }
+            Err(StartError::Disk(reason)) => {
+                self.trace.tell(self.now, || format!("n{} could not start: {reason}", node + 1));
+                self.schedule_start(node, 100_000);
+            }
+        }
+        outputs.clear();
+        self.outputs = outputs;
+    }
+}

@@ -1,0 +1,65 @@
+//! A plan in words, as a run prints it.
+
+use std::fmt;
+
+use super::Plan;
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (work, links) = (&self.workload, &self.links);
+        writeln!(
+            f,
+            "seed {}: {} nodes, {} shards of {} replicas and the meta shard; {} s with faults, then quiet",
+            self.seed,
+            self.nodes,
+            self.shards,
+            self.replication,
+            self.faults_micros / 1_000_000
+        )?;
+        writeln!(
+            f,
+            "  clients: {} with up to {} open, {} operations a second on {} keys, values up to {} B, deadline {} ms; {} % reads \
+             ({} % of them old), {} % deletes, {} % conditions, {} % async",
+            work.clients,
+            work.open_max,
+            work.operations_per_second,
+            work.keys,
+            work.value_bytes_max,
+            work.deadline_micros / 1_000,
+            work.reads_percent,
+            work.old_reads_percent,
+            work.deletes_percent,
+            work.conditions_percent,
+            work.async_percent
+        )?;
+        writeln!(
+            f,
+            "  network: {} us + {} us, {}, lost {} ppm ({} % reported), twice {} ppm, late {} ppm by up to {} ms; clocks within {} ppm",
+            links.delay_micros_min,
+            links.jitter_micros,
+            if links.ordered { "in order" } else { "out of order" },
+            links.drop_ppm,
+            links.reported_percent,
+            links.duplicate_ppm,
+            links.late_ppm,
+            links.late_micros_max / 1_000,
+            self.drift_ppm_max
+        )?;
+        writeln!(
+            f,
+            "  nodes: sync {} to {} us, election {} ticks, checkpoints every {} ticks or {} B, {} B of log kept, segments of {} B",
+            self.costs.sync_micros_min,
+            self.costs.sync_micros_max,
+            self.settings.election_ticks,
+            self.settings.checkpoint_ticks,
+            self.settings.active_bytes_max,
+            self.settings.kept_bytes_max,
+            self.segment_bytes
+        )?;
+        write!(f, "  faults a minute:")?;
+        for (name, often) in self.faults.kinds().into_iter().filter(|(_, often)| *often > 0.0) {
+            write!(f, " {name} {often:.1}")?;
+        }
+        write!(f, ", lasting {} ms", self.faults.lasts_micros / 1_000)
+    }
+}

@@ -1,0 +1,60 @@
+//! The threads beside a node's: one writes and syncs the log, one does the checkpoints, each in simulated time of its own.
+
+use kv_core::{checkpoint::job::CheckpointEvent, io::Input};
+
+use super::world::{Event, World};
+
+impl World {
+    pub(super) fn schedule_log(&mut self, node: usize) {
+        let costs = self.plan.costs;
+        let machine = &mut self.machines[node];
+        let sync = machine.rng.u64(costs.sync_micros_min..=costs.sync_micros_max) * machine.slow_factor;
+        self.queue.push(self.now + sync, Event::LogWritten { node, start: machine.start });
+    }
+
+    pub(super) fn log_written(&mut self, node: usize, start: u64) {
+        if !self.is_current(node, start) || self.put_off(node, Event::LogWritten { node, start }) {
+            return;
+        }
+        let process = self.machines[node].process.as_mut().expect("the process is current");
+        match process.write_log() {
+            Ok((batch, report)) => {
+                self.judge_synced(node, &batch);
+                self.trace.note([self.now, report.number.0, report.bytes]);
+                self.counts.syncs += 1;
+                self.give(node, Input::Synced(report));
+            }
+            Err(reason) => self.fail_stop(node, &reason),
+        }
+    }
+
+    pub(super) fn schedule_step(&mut self, node: usize) {
+        let machine = &mut self.machines[node];
+        let start = machine.start;
+        let cost = self.plan.costs.step_micros * machine.slow_factor.min(10);
+        let Some(process) = &mut machine.process else { return };
+        if !process.step_scheduled {
+            process.step_scheduled = true;
+            self.queue.push(self.now + cost, Event::Step { node, start });
+        }
+    }
+
+    pub(super) fn step(&mut self, node: usize, start: u64) {
+        if !self.is_current(node, start) || self.put_off(node, Event::Step { node, start }) {
+            return;
+        }
+        let process = self.machines[node].process.as_mut().expect("the process is current");
+        process.step_scheduled = false;
+        let (events, idle) = process.step();
+        for event in events {
+            if let CheckpointEvent::DiskFailed { reason } = event {
+                return self.fail_stop(node, &reason);
+            }
+            self.judge_checkpoint(node, &event);
+            self.give(node, Input::Checkpoint(event));
+        }
+        if !idle {
+            self.schedule_step(node);
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! Turns of nodes, what they put out, and the messages between them.
+
+use kv_core::{
+    io::{Input, Notice, Output},
+    message::PeerMessage,
+    types::NodeId,
+};
+
+use super::{
+    machine::LANES,
+    network::Fate,
+    world::{Event, World},
+};
+
+/// Most inputs that one turn takes; more wait for the next.
+const TURN_INPUTS_MAX: usize = 4_096;
+
+/// Inputs that wait for a turn on one node; messages past it are lost, as on a connection that nobody reads.
+const INBOX_MAX: usize = 65_536;
+
+impl World {
+    /// Gives a node's next turn an input.
+    pub(super) fn give(&mut self, node: usize, input: Input) {
+        let machine = &mut self.machines[node];
+        let start = machine.start;
+        let Some(process) = &mut machine.process else { return };
+        if process.inbox.len() >= INBOX_MAX {
+            return;
+        }
+        process.inbox.push(input);
+        if !process.turn_scheduled {
+            process.turn_scheduled = true;
+            let at = self.now.max(process.busy_until);
+            self.queue.push(at, Event::Turn { node, start });
+        }
+    }
+
+    pub(super) fn turn(&mut self, node: usize, start: u64) {
+        if !self.is_current(node, start) || self.put_off(node, Event::Turn { node, start }) {
+            return;
+        }
+        let local = self.machines[node].clock.at(self.now);
+        let process = self.machines[node].process.as_mut().expect("the process is current");
+        let count = process.inbox.len().min(TURN_INPUTS_MAX);
+        let mut inputs = std::mem::take(&mut self.inputs);
+        inputs.extend(process.inbox.drain(..count));
+        let mut outputs = std::mem::take(&mut self.outputs);
+        let panicked = process.turn(local, &mut inputs, &mut outputs).err();
+        inputs.clear();
+        self.inputs = inputs;
+        process.busy_until = self.now + self.plan.costs.turn_micros + count as u64 * self.plan.costs.input_micros;
+        process.turn_scheduled = !process.inbox.is_empty();
+        if process.turn_scheduled {
+            let at = process.busy_until;
+            self.queue.push(at, Event::Turn { node, start });
+        }
+        self.counts.turns += 1;
+        self.trace.note([self.now, node as u64, count as u64, outputs.len() as u64]);
+        if let Some(message) = panicked {
+            self.fail("no node panics", format!("node {} panicked in a turn: {message}", node + 1));
+        }
+        self.judge_turn(node, &outputs);
+        self.perform(node, &mut outputs);
+        self.outputs = outputs;
+    }
+
+    pub(super) fn perform(&mut self, node: usize, outputs: &mut Vec<Output>) {
+        for output in outputs.drain(..) {
+            match output {
+                Output::Send { to, message } => {
+                    let slot = (to.0 as usize - 1) * LANES + message.lane() as usize;
+                    self.envelopes[slot].push(message);
+                }
+                Output::LogBatch(batch) => {
+                    self.machines[node].process.as_mut().expect("it just took a turn").writing = Some(batch);
+                    self.schedule_log(node);
+                }
+                Output::Checkpoint(job) => {
+                    self.machines[node].process.as_mut().expect("it just took a turn").submit(job);
+                    self.schedule_step(node);
+                }
+                Output::Reply { request, result } => self.reply(node, request, result),
+                Output::MapChanged(map) => self
+                    .trace
+                    .tell(self.now, || format!("n{} has map {} of {} shards", node + 1, map.version, map.shards.len())),
+                Output::Notice(notice) => self.notice(node, &notice),
+            }
+        }
+        for to in 0..self.machines.len() {
+            for lane in 0..LANES {
+                if !self.envelopes[to * LANES + lane].is_empty() {
+                    let messages = std::mem::take(&mut self.envelopes[to * LANES + lane]);
+                    self.send(node, to, lane, messages);
+                }
+            }
+        }
+    }
+
+    pub(super) fn notice(&mut self, node: usize, notice: &Notice) {
+        self.trace.tell(self.now, || format!("n{} {notice:?}", node + 1));
+        match notice {
+            Notice::StateLost { .. } => self.counts.states_lost += 1,
+            Notice::Quarantined { shard, reason } => {
+                self.counts.quarantines += 1;
+                let what = format!("node {} took shard {shard} out of service: {reason}", node + 1);
+                self.fail("no replica has to leave its group", what);
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn send(&mut self, from: usize, to: usize, lane: usize, messages: Vec<PeerMessage>) {
+        if self.trace.tells() {
+            for message in &messages {
+                self.trace.tell(self.now, || format!("n{} -> n{} {}", from + 1, to + 1, super::report::short(message)));
+            }
+        }
+        self.counts.messages += messages.len() as u64;
+        let fate = self.network.send(self.now, from, to, lane);
+        match fate {
+            Fate::Arrives(at, again) => {
+                self.trace.note([at, messages.len() as u64]);
+                if let Some(again) = again {
+                    self.queue.push(again, Event::Envelope { from, to, messages: messages.clone() });
+                }
+                self.queue.push(at, Event::Envelope { from, to, messages });
+            }
+            Fate::Lost(Some(at)) => {
+                let start = self.machines[from].start;
+                self.queue.push(at, Event::Undelivered { node: from, start, to });
+            }
+            Fate::Lost(None) => {}
+        }
+    }
+
+    pub(super) fn arrive(&mut self, from: usize, to: usize, messages: Vec<PeerMessage>) {
+        if self.machines[to].process.is_none() {
+            let start = self.machines[from].start;
+            let at = self.now + self.plan.links.delay_micros_min;
+            self.queue.push(at, Event::Undelivered { node: from, start, to });
+            return;
+        }
+        for message in messages {
+            self.give(to, Input::Peer { from: NodeId(from as u64 + 1), message });
+        }
+    }
+}
