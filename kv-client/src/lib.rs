@@ -50,5 +50,5 @@ pub use client::Client;
 pub use error::{Error, ErrorKind, Outcome, Result};
 pub use kv_core::types::{ClusterId, KEY_BYTES_MAX, LogIndex, MapVersion, Term, VALUE_BYTES_MAX};
 pub use requests::{Call, Delete, GET_MANY_AT_ONCE, Get, GetMany, Put, WaitDurable};
-pub use status::{ClusterStatus, NodeReport, NodeStatus, ReplicaReport, ReplicaStatus, Role, ShardStatus};
+pub use status::{ClusterStatus, Followed, NodeReport, NodeStatus, ReplicaReport, ReplicaStatus, Role, ShardStatus};
 pub use types::{Consistency, Durability, Entry, Fate, NodeId, Previous, Read, Receipt, Revision, ShardId, Token};

@@ -89,6 +89,19 @@ pub struct ReplicaStatus {
     pub node: NodeId,
     /// What it says; `None` if its node does not answer or does not know of it.
     pub report: Option<ReplicaReport>,
+    /// What the shard's leader knows of it; `None` of the leader itself, or if none answers.
+    pub followed: Option<Followed>,
+}
+
+/// What a leader knows of one of its followers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Followed {
+    /// The last index that is known to be on the follower's disk.
+    pub matched: u64,
+    /// Whether it has answered within an election timeout.
+    pub active: bool,
+    /// Whether it is too far behind the log, and a snapshot is on its way to it.
+    pub snapshot: bool,
 }
 
 /// What a replica says of itself.
@@ -156,6 +169,8 @@ fn shard(shard: ShardId, places: &[NodeId], replicas: &BTreeMap<(ShardId, NodeId
     let said: Vec<_> = places.iter().map(|node| (*node, replicas.get(&(shard, *node)))).collect();
     let newest = said.iter().filter_map(|(_, said)| *said).max_by_key(|said| (said.term, said.leader));
     let commit = said.iter().filter_map(|(_, said)| *said).map(|said| said.commit).max().unwrap_or(0);
+    let leading = said.iter().filter_map(|(_, said)| *said).filter(|said| said.role() == v1::ReplicaRole::Leader);
+    let leading = leading.max_by_key(|said| said.term);
     ShardStatus {
         shard,
         owner: places.first().copied(),
@@ -164,9 +179,18 @@ fn shard(shard: ShardId, places: &[NodeId], replicas: &BTreeMap<(ShardId, NodeId
         commit,
         replicas: said
             .into_iter()
-            .map(|(node, said)| ReplicaStatus { node, report: said.map(|said| replica(said, commit)) })
+            .map(|(node, said)| ReplicaStatus {
+                node,
+                report: said.map(|said| replica(said, commit)),
+                followed: leading.and_then(|leading| followed(leading, node)),
+            })
             .collect(),
     }
+}
+
+fn followed(leading: &v1::ShardStatus, node: NodeId) -> Option<Followed> {
+    let follower = leading.followers.iter().find(|follower| follower.node == node.0)?;
+    Some(Followed { matched: follower.matched, active: follower.active, snapshot: follower.snapshot })
 }
 
 fn replica(said: &v1::ShardStatus, commit: u64) -> ReplicaReport {

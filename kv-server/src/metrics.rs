@@ -7,7 +7,7 @@ use std::time::Duration;
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder, Unit};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
-use kv_core::error::ErrorKind;
+use kv_core::{error::ErrorKind, node::FollowerStatus, types::LogIndex};
 
 use crate::status::Report;
 
@@ -109,6 +109,12 @@ impl Metrics {
             set("kv_shard_live", u64::from(shard.live && !shard.quarantined));
             set("kv_shard_log_bytes", shard.log_bytes as u64);
             set("kv_shard_table_bytes", shard.table_bytes as u64);
+            let behind = |matched: LogIndex| shard.commit.0.saturating_sub(matched.0);
+            let furthest = shard.followers.iter().map(|follower| behind(follower.matched)).max();
+            set("kv_shard_followers_lag", furthest.unwrap_or(0));
+            let count = |is: fn(&FollowerStatus) -> bool| shard.followers.iter().filter(|one| is(one)).count() as u64;
+            set("kv_shard_followers_silent", count(|follower| !follower.active));
+            set("kv_shard_followers_snapshot", count(|follower| follower.snapshot));
         }
         self.handle.render()
     }
@@ -138,6 +144,13 @@ const DESCRIPTIONS: &[(&str, Option<Unit>, &str)] = &[
     ("kv_shard_lag", None, "Committed indexes that are not applied yet."),
     ("kv_shard_live", None, "1 if the replica's state is proven and it serves."),
     ("kv_shard_log_bytes", None, "Bytes of log entries kept in memory."),
+    (
+        "kv_shard_followers_lag",
+        None,
+        "At the leader: committed indexes that the furthest follower does not have on disk.",
+    ),
+    ("kv_shard_followers_silent", None, "At the leader: followers that have not answered within an election timeout."),
+    ("kv_shard_followers_snapshot", None, "At the leader: followers that are being sent a snapshot."),
     ("kv_shard_table_bytes", None, "Bytes of changes in memory that no checkpoint has taken over."),
 ];
 

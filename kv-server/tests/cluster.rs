@@ -3,7 +3,7 @@
 
 use std::{fs, time::Duration};
 
-use kv_client::Client;
+use kv_client::{Client, Followed, NodeId, ShardStatus};
 use kv_proto::v1::{self, kv_client::KvClient};
 use kv_server::{Ending, Trouble, testing::TestCluster};
 use tonic::{Code, Request, transport::Channel};
@@ -160,9 +160,27 @@ async fn a_minority_cut_off_is_outvoted_and_comes_back() {
     write_all(&client, 0..10).await;
     cluster.partition(&[1], &[2, 3]);
     write_all(&client, 10..30).await;
+    // Once it is outvoted everywhere, the leaders of the others say that it is silent.
+    until_seen(&client, NodeId(1), |followed| !followed.active).await;
     cluster.heal();
     cluster.ready().await.unwrap();
     read_all(&client, 0..30).await;
+    until_seen(&client, NodeId(1), |followed| followed.active).await;
+}
+
+/// Waits until each shard's leader sees its follower on a node like this, or the node leads it itself.
+async fn until_seen(client: &Client, node: NodeId, is_so: fn(&Followed) -> bool) {
+    loop {
+        let status = client.status().await.unwrap();
+        let is_so = |shard: &ShardStatus| {
+            let replica = shard.replicas.iter().find(|replica| replica.node == node).unwrap();
+            shard.leader.is_some() && replica.followed.as_ref().map_or(shard.leader == Some(node), is_so)
+        };
+        if status.shards.iter().all(is_so) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 #[tokio::test]
@@ -239,7 +257,13 @@ async fn health_readiness_and_metrics_are_told_over_http() {
     assert!(http_get(&cluster, "/health").await.starts_with("HTTP/1.1 200"));
     assert!(http_get(&cluster, "/ready").await.starts_with("HTTP/1.1 200"));
     let metrics = http_get(&cluster, "/metrics").await;
-    for name in ["kv_turns_total", "kv_log_sync_seconds_bucket", "kv_shard_leads{shard=\"1\"} 1", "kv_ready 1"] {
+    for name in [
+        "kv_turns_total",
+        "kv_log_sync_seconds_bucket",
+        "kv_shard_leads{shard=\"1\"} 1",
+        "kv_ready 1",
+        "kv_shard_followers_silent",
+    ] {
         assert!(metrics.contains(name), "{name} is not in {metrics}");
     }
 }

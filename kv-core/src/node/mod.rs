@@ -27,7 +27,7 @@ use bytes::Bytes;
 
 pub use self::open::{OpenError, Opening};
 use self::{batcher::Batcher, map::MapKeeper, streams::Streams};
-pub use crate::replica::{Role, ShardStatus};
+pub use crate::replica::{FollowerStatus, Role, ShardStatus};
 use crate::{
     command::CommandOutcome,
     disk::{StateStore, StoreError},

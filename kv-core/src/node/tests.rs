@@ -70,6 +70,10 @@ struct Cluster {
     replies: BTreeMap<RequestId, Result<Answer, Error>>,
     next: u64,
     checkpoints: usize,
+    /// A node whose messages are lost, those to it as well.
+    silent: Option<NodeId>,
+    /// Jobs that a healthy cluster asks for none of.
+    other_jobs: Vec<CheckpointJob>,
 }
 
 impl Cluster {
@@ -95,6 +99,8 @@ impl Cluster {
             replies: BTreeMap::new(),
             next: 0,
             checkpoints: 0,
+            silent: None,
+            other_jobs: Vec::new(),
         };
         for node in (1..=count).map(NodeId) {
             let store = Memory::default();
@@ -124,6 +130,7 @@ impl Cluster {
     fn perform(&mut self, node: NodeId, outputs: Vec<Output>) {
         for output in outputs {
             match output {
+                Output::Send { to, .. } if [node, to].map(Some).contains(&self.silent) => {}
                 Output::Send { to, message } => {
                     self.inputs.get_mut(&to).unwrap().push(Input::Peer { from: node, message });
                 }
@@ -162,7 +169,7 @@ impl Cluster {
                 inputs.push(Input::Checkpoint(CheckpointEvent::Durable { shard, replica, footer }));
                 inputs.push(Input::Checkpoint(CheckpointEvent::Inserted { shard, replica, index }));
             }
-            other => panic!("a healthy cluster asks for no {other:?}"),
+            other => self.other_jobs.push(other),
         }
     }
 
@@ -179,6 +186,11 @@ impl Cluster {
                 self.perform(node, outputs);
             }
         }
+    }
+
+    #[track_caller]
+    fn assert_healthy(&self) {
+        assert!(self.other_jobs.is_empty(), "{:?}", self.other_jobs);
     }
 
     fn run_ticks(&mut self, ticks: u64) {
@@ -374,6 +386,42 @@ fn checkpoints_free_the_log_and_the_tables() {
         assert!(status.log_bytes < 6_000 && status.table_bytes < 6_000, "{status:?}");
     }
     assert!(value_of(&cluster.answer(leader, shard, get("k3", Consistency::Linearizable))).is_some());
+    cluster.assert_healthy();
+}
+
+#[test]
+fn a_leader_knows_which_follower_is_silent_and_which_is_sent_a_snapshot() {
+    let settings = Settings { active_bytes_max: 4_000, kept_bytes_max: 2_000, ..Settings::default() };
+    let mut cluster = Cluster::start(3, 1, &settings);
+    let (shard, leader) = cluster.place(&key("a"));
+    let silent = *cluster.nodes.keys().find(|node| **node != leader).unwrap();
+    let seen = |cluster: &Cluster| {
+        let status = cluster.nodes[&leader].shard_status(shard).unwrap();
+        assert_eq!(status.followers.len(), 2);
+        for follower in status.followers.iter().filter(|follower| follower.node != silent) {
+            assert!(follower.active && !follower.snapshot && follower.matched >= status.commit, "{follower:?}");
+        }
+        let follower = status.followers.iter().find(|follower| follower.node == silent).unwrap();
+        (follower.active, follower.snapshot, status.commit.0 - follower.matched.0)
+    };
+    // Also at the moments at which raft forgets who answered.
+    for _ in 0..30 {
+        cluster.run_ticks(1);
+        assert_eq!(seen(&cluster), (true, false, 0));
+    }
+    cluster.silent = Some(silent);
+    cluster.run_ticks(settings.election_ticks + 1);
+    assert_eq!(seen(&cluster), (false, false, 0));
+    for round in 0..40 {
+        let name = format!("k{}", round % 7);
+        cluster.answer(leader, shard, put(write(&name, &"v".repeat(200)), Durability::Sync)).unwrap();
+    }
+    assert_eq!(seen(&cluster), (false, false, 40));
+    cluster.assert_healthy();
+    cluster.silent = None;
+    cluster.run_ticks(settings.heartbeat_ticks + 2);
+    assert_eq!(seen(&cluster), (true, true, 40));
+    assert!(!cluster.other_jobs.is_empty(), "the files of the snapshot are asked for");
 }
 
 #[test]

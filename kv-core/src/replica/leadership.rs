@@ -61,6 +61,7 @@ impl Replica {
         let (role, term) = (self.raft.raft.state, self.raft.raft.term);
         let timeout = self.election.timeout(role, term, self.eagerness());
         self.raft.raft.set_randomized_election_timeout(timeout);
+        self.tick_followers();
         self.raft.tick();
         if !self.leads() && self.raft.raft.election_elapsed == 0 {
             self.election.redraw();
@@ -103,6 +104,7 @@ impl Replica {
         if self.log_is_full(cx) {
             message.take_entries();
         }
+        self.note_heard(message.from);
         // Dropped by raft: responses of replicas that it does not know, proposals without a leader.
         let _ = self.raft.step(message);
     }

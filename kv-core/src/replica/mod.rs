@@ -18,6 +18,7 @@ pub(crate) mod context;
 mod convert;
 mod door;
 mod election;
+mod followers;
 mod incoming;
 mod leadership;
 mod proposals;
@@ -32,10 +33,13 @@ use std::collections::{BTreeMap, VecDeque};
 use raft::{RawNode, StateRole};
 
 pub(crate) use self::checkpoints::LoadedState;
-pub use self::status::{Role, ShardStatus};
 use self::{
-    convert::entry_to_raft, election::ElectionClock, incoming::Incoming, leadership::Leadership, proposals::Proposals,
-    reads::Reads, ready::Flight, storage::LogStore,
+    convert::entry_to_raft, election::ElectionClock, followers::Followers, incoming::Incoming, leadership::Leadership,
+    proposals::Proposals, reads::Reads, ready::Flight, storage::LogStore,
+};
+pub use self::{
+    followers::FollowerStatus,
+    status::{Role, ShardStatus},
 };
 use crate::{
     configuration::Configuration,
@@ -70,6 +74,7 @@ pub(crate) struct Replica {
     /// Who waits to hear whether a write became durable.
     durable_waits: Vec<DurableWait>,
     leadership: Leadership,
+    followers: Followers,
     incoming: Option<Incoming>,
     checkpointing: checkpoints::Checkpointing,
     /// Indexes above which the log is kept for replicas that are being sent a snapshot, and until when at most.
@@ -169,6 +174,7 @@ impl Replica {
             reads: Reads::default(),
             durable_waits: Vec::new(),
             leadership: Leadership::default(),
+            followers: Followers::default(),
             incoming: None,
             checkpointing: checkpoints::Checkpointing::new(install),
             floors: BTreeMap::new(),

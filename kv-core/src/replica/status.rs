@@ -2,7 +2,7 @@
 
 use raft::StateRole;
 
-use super::{Phase, Replica};
+use super::{FollowerStatus, Phase, Replica};
 use crate::types::{Digest, Epoch, LogIndex, NodeId, ReplicaId, Revision, ShardId, Term};
 
 /// A replica's role in its group.
@@ -63,8 +63,8 @@ pub struct ShardStatus {
     pub digest: Option<Digest>,
     /// Requests that wait for this replica.
     pub waiting: usize,
-    /// At the leader, how far each other replica is known to have the log on disk.
-    pub matched: Vec<(NodeId, LogIndex)>,
+    /// At the leader, the other replicas of the group.
+    pub followers: Vec<FollowerStatus>,
 }
 
 impl Replica {
@@ -73,16 +73,6 @@ impl Replica {
         let core = &self.raft.raft;
         let store = self.raft.store();
         let state = self.state();
-        let matched = if self.leads() {
-            let others = self.configuration.nodes.iter().filter(|(replica, _)| **replica != self.id);
-            others
-                .map(|(replica, node)| {
-                    (*node, LogIndex(core.prs().get(replica.0).map_or(0, |progress| progress.matched)))
-                })
-                .collect()
-        } else {
-            Vec::new()
-        };
         ShardStatus {
             shard: self.shard,
             replica: self.id,
@@ -110,7 +100,7 @@ impl Replica {
             checkpoint: self.checkpoint_index(),
             digest: self.checkpointing.digest(),
             waiting: self.proposals.len() + self.reads.len() + self.durable_waits.len(),
-            matched,
+            followers: self.follower_statuses(),
         }
     }
 

@@ -63,7 +63,7 @@ impl Cluster for ClusterService {
             map_version,
             uptime_ms: clock::now().micros_since(shared.started) / 1_000,
             ready: report.ready,
-            shards: report.shards().iter().map(|shard| shard_status(shard, shared)).collect(),
+            shards: report.shards().iter().map(shard_status).collect(),
             log_bytes: report.log_bytes,
             disk_free_bytes: report.disk_free_bytes,
             requests_outstanding: report.requests_outstanding as u64,
@@ -97,15 +97,13 @@ fn topology(shared: &Shared, map: &CheckedMap) -> v1::TopologyResponse {
     }
 }
 
-fn shard_status(shard: &ShardStatus, shared: &Shared) -> v1::ShardStatus {
+fn shard_status(shard: &ShardStatus) -> v1::ShardStatus {
     let role = match shard.role {
         _ if shard.quarantined => v1::ReplicaRole::Quarantined,
         Role::Leader => v1::ReplicaRole::Leader,
         Role::Follower => v1::ReplicaRole::Follower,
         Role::Candidate | Role::PreCandidate => v1::ReplicaRole::Candidate,
     };
-    let map = shared.map.borrow().clone();
-    let replica_on = |node| map.as_ref()?.row(shard.shard)?.replica_on(node);
     v1::ShardStatus {
         shard: shard.shard.0,
         replica: shard.replica.0,
@@ -121,14 +119,14 @@ fn shard_status(shard: &ShardStatus, shared: &Shared) -> v1::ShardStatus {
         revision: shard.revision.0,
         verified: shard.live,
         followers: shard
-            .matched
+            .followers
             .iter()
-            .map(|(node, matched)| v1::FollowerStatus {
-                replica: replica_on(*node).map_or(0, |replica| replica.0),
-                node: node.0,
-                matched: matched.0,
-                active: false,
-                snapshot: false,
+            .map(|follower| v1::FollowerStatus {
+                replica: follower.replica.0,
+                node: follower.node.0,
+                matched: follower.matched.0,
+                active: follower.active,
+                snapshot: follower.snapshot,
             })
             .collect(),
         trouble: if shard.quarantined { "out of service; the log says why".to_owned() } else { String::new() },

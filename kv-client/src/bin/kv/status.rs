@@ -88,11 +88,22 @@ fn s(text: &str) -> String {
 
 fn replica_text(replica: &ReplicaStatus) -> String {
     let node = replica.node;
-    match &replica.report {
-        None => format!("{node}: ?"),
-        Some(report) if !report.trouble.is_empty() => format!("{node}: {}", report.trouble),
-        Some(report) if !report.verified => format!("{node}: {} (loading)", report.lag),
-        Some(report) => format!("{node}: {}", report.lag),
+    let mut notes = Vec::new();
+    let behind = match &replica.report {
+        None => "?".to_owned(),
+        Some(report) if !report.trouble.is_empty() => report.trouble.clone(),
+        Some(report) => {
+            notes.extend((!report.verified).then_some("loading"));
+            report.lag.to_string()
+        }
+    };
+    if let Some(followed) = &replica.followed {
+        notes.extend((!followed.active).then_some("silent"));
+        notes.extend(followed.snapshot.then_some("snapshot"));
+    }
+    match notes.is_empty() {
+        true => format!("{node}: {behind}"),
+        false => format!("{node}: {behind} ({})", notes.join(", ")),
     }
 }
 
@@ -163,6 +174,11 @@ fn replica_json(replica: &ReplicaStatus) -> Value {
         if !report.trouble.is_empty() {
             object["trouble"] = json!(report.trouble);
         }
+    }
+    if let Some(followed) = &replica.followed {
+        object["matched"] = json!(followed.matched);
+        object["active"] = json!(followed.active);
+        object["snapshot"] = json!(followed.snapshot);
     }
     object
 }
