@@ -1,6 +1,8 @@
 //! The bytes of one simulated file: what is on the platter, and what the page cache shows.
+//!
+//! Copies share their bytes until one of them is written, so that thousands of images of one disk cost little.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 /// What a disk writes whole or not at all, in bytes.
 pub const SECTOR_BYTES: usize = 512;
@@ -8,8 +10,8 @@ pub const SECTOR_BYTES: usize = 512;
 /// A file in two layers. Every write goes to the cache; a sync brings the dirty sectors to the platter.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct SimFile {
-    durable: Vec<u8>,
-    cached: Vec<u8>,
+    durable: Arc<Vec<u8>>,
+    cached: Arc<Vec<u8>>,
     /// Written since the last sync.
     dirty: BTreeSet<u64>,
     /// Marked clean by a sync that failed: the cache shows them, no later sync writes them.
@@ -26,10 +28,11 @@ impl SimFile {
             return;
         }
         let end = offset + bytes.len();
-        if self.cached.len() < end {
-            self.cached.resize(end, 0);
+        let cached = Arc::make_mut(&mut self.cached);
+        if cached.len() < end {
+            cached.resize(end, 0);
         }
-        self.cached[offset..end].copy_from_slice(bytes);
+        cached[offset..end].copy_from_slice(bytes);
         for sector in offset / SECTOR_BYTES..=(end - 1) / SECTOR_BYTES {
             self.dirty.insert(sector as u64);
             self.ghosts.remove(&(sector as u64));
@@ -41,7 +44,9 @@ impl SimFile {
             self.bring(sector);
         }
         // A sync also makes the length durable, which grew by writes only.
-        self.durable.resize(self.cached.len(), 0);
+        if self.durable.len() != self.cached.len() {
+            Arc::make_mut(&mut self.durable).resize(self.cached.len(), 0);
+        }
     }
 
     /// What Linux does: the error is told once, and the pages count as clean from then on.
@@ -52,6 +57,17 @@ impl SimFile {
     /// Sectors of which it is not known whether they are on the platter.
     pub(crate) fn unsynced(&self) -> impl Iterator<Item = u64> {
         self.dirty.union(&self.ghosts).copied()
+    }
+
+    /// Those of them whose loss would show: the platter holds something else there.
+    pub(crate) fn unsynced_and_other(&self) -> impl Iterator<Item = u64> {
+        self.unsynced().filter(|sector| {
+            let part = |bytes: &[u8]| {
+                let start = (*sector as usize * SECTOR_BYTES).min(bytes.len());
+                bytes[start..(start + SECTOR_BYTES).min(bytes.len())].to_vec()
+            };
+            part(&self.durable) != part(&self.cached)
+        })
     }
 
     /// The power went: of the unsynced sectors those are on the platter that `keep` says.
@@ -69,13 +85,14 @@ impl SimFile {
 
     /// Damage: both layers get these bytes, as if they had always been there.
     pub(crate) fn replace(&mut self, bytes: Vec<u8>) {
+        let bytes = Arc::new(bytes);
         *self = Self { durable: bytes.clone(), cached: bytes, ..Self::default() };
     }
 
     /// Damage of one byte, on the platter and in the cache.
     pub(crate) fn flip(&mut self, offset: usize, mask: u8) {
         for layer in [&mut self.durable, &mut self.cached] {
-            if let Some(byte) = layer.get_mut(offset) {
+            if let Some(byte) = Arc::make_mut(layer).get_mut(offset) {
                 *byte ^= mask;
             }
         }
@@ -87,7 +104,18 @@ impl SimFile {
         for layer in [&mut self.durable, &mut self.cached] {
             let end = start.saturating_add(SECTOR_BYTES).min(layer.len());
             if start < end {
-                layer[start..end].fill(0);
+                Arc::make_mut(layer)[start..end].fill(0);
+            }
+        }
+    }
+
+    /// Damage of one sector, on the platter and in the cache: it holds these bytes.
+    pub(crate) fn misplace(&mut self, sector: u64, bytes: &[u8]) {
+        let start = usize::try_from(sector).unwrap_or(usize::MAX).saturating_mul(SECTOR_BYTES);
+        for layer in [&mut self.durable, &mut self.cached] {
+            let end = start.saturating_add(SECTOR_BYTES.min(bytes.len())).min(layer.len());
+            if start < end {
+                Arc::make_mut(layer)[start..end].copy_from_slice(&bytes[..end - start]);
             }
         }
     }
@@ -95,9 +123,10 @@ impl SimFile {
     fn bring(&mut self, sector: u64) {
         let start = sector as usize * SECTOR_BYTES;
         let end = (start + SECTOR_BYTES).min(self.cached.len());
-        if self.durable.len() < end {
-            self.durable.resize(end, 0);
+        let durable = Arc::make_mut(&mut self.durable);
+        if durable.len() < end {
+            durable.resize(end, 0);
         }
-        self.durable[start..end].copy_from_slice(&self.cached[start..end]);
+        durable[start..end].copy_from_slice(&self.cached[start..end]);
     }
 }

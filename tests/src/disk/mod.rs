@@ -6,15 +6,22 @@
 //!   any subset of its sectors; what was synced survives. Names likewise: any subset of the changes that no sync of their
 //!   directory has followed.
 //! - A failed sync marks the pages clean: the cache goes on showing them, and no later sync writes them.
-//! - A failed write leaves some of its first sectors in the cache. A disk may be full.
-//! - Damage, on request: a flipped bit, a zeroed sector, a lost file.
-//! - The power can go between any two steps of a call ([`SimDisk::power_off_after`]).
+//! - A failed write leaves some of its first sectors in the cache. A failed read tells nothing. A disk may be full.
+//! - A disk may lie: a sync returns Ok, and nothing is durable by it.
+//! - Damage, on request: a flipped bit, a zeroed sector, a sector with what belongs elsewhere or was there before (a write
+//!   that went astray, or never arrived), a lost file.
+//! - The power can go between any two steps of a call ([`SimDisk::power_off_after`]), and an [`image`] of the disk can be
+//!   taken before each of them.
+//!
+//! *Left out*: a sector that is half written (a disk of today writes 512 bytes whole), a read that is wrong once and right
+//! the next time, and a file system that loses more than the names and sectors of which no sync was told as done.
 //!
 //! A handle is cheap to clone; all handles of one [`SimDisk`] are one disk. Randomness is passed in. Nothing here takes
 //! time: the counters say what there is to charge for.
 
 mod file;
 mod files;
+pub mod image;
 mod log;
 mod store;
 mod tree;
@@ -48,7 +55,7 @@ pub struct DiskCounters {
     pub bytes_read: u64,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Inner {
     tree: Tree,
     counters: DiskCounters,
@@ -57,6 +64,14 @@ struct Inner {
     bytes_max: Option<u64>,
     /// Changing steps until the power goes.
     steps_left: Option<u64>,
+    fail_read: bool,
+    lies: bool,
+    /// Changing steps that were made, ever.
+    steps: u64,
+    /// The step before which the power goes, counted from the first ever.
+    off_at: Option<u64>,
+    /// The disk before each changing step, if that is recorded.
+    images: Option<Vec<image::Image>>,
 }
 
 impl Default for SimDisk {
@@ -76,6 +91,11 @@ impl SimDisk {
             fail_write: false,
             bytes_max: None,
             steps_left: None,
+            fail_read: false,
+            lies: false,
+            steps: 0,
+            off_at: None,
+            images: None,
         };
         Self { inner: Rc::new(RefCell::new(inner)) }
     }
@@ -92,10 +112,12 @@ impl SimDisk {
         SimFileDisk::new(self.clone())
     }
 
-    /// Another disk with the same content, caches and faults.
+    /// Another disk with the same content, caches and faults. Of it no images are recorded.
     #[must_use]
     pub fn fork(&self) -> Self {
-        Self { inner: Rc::new(RefCell::new(self.inner.borrow().clone())) }
+        let inner = self.inner.borrow();
+        let fork = Inner { tree: inner.tree.clone(), images: None, ..*inner };
+        Self { inner: Rc::new(RefCell::new(fork)) }
     }
 
     /// What was done since the counters were taken the last time.
@@ -138,6 +160,16 @@ impl SimDisk {
     /// The next write fails, half of its sectors done.
     pub fn fail_next_write(&self) {
         self.inner.borrow_mut().fail_write = true;
+    }
+
+    /// The next read of a file fails.
+    pub fn fail_next_read(&self) {
+        self.inner.borrow_mut().fail_read = true;
+    }
+
+    /// From now on a sync returns Ok and does nothing, or is honest again.
+    pub fn lie_about_syncs(&self, lies: bool) {
+        self.inner.borrow_mut().lies = lies;
     }
 
     /// Most bytes of all files together; past it the disk is full.
@@ -192,6 +224,11 @@ impl SimDisk {
         self.damage(path, |file| file.zero_sector(sector));
     }
 
+    /// Damage: one sector of a file holds these bytes, which belong elsewhere or were there before.
+    pub fn misplace_sector(&self, path: &str, sector: u64, bytes: &[u8]) {
+        self.damage(path, |file| file.misplace(sector, bytes));
+    }
+
     /// Damage: the file is gone.
     pub fn lose_file(&self, path: &str) {
         let mut inner = self.inner.borrow_mut();
@@ -227,11 +264,20 @@ impl SimDisk {
 
 impl Inner {
     fn revive(&mut self) {
-        (self.fail_sync, self.fail_write, self.steps_left) = (false, false, None);
+        (self.fail_sync, self.fail_write, self.fail_read, self.steps_left) = (false, false, false, None);
     }
 
     /// One changing step; fails if the power is off.
     fn step(&mut self) -> Result<(), DiskError> {
+        if self.off_at == Some(self.steps) {
+            (self.off_at, self.steps_left) = (None, Some(0));
+        }
+        if self.steps_left != Some(0) {
+            self.steps += 1;
+            if let Some(images) = &mut self.images {
+                images.push(image::Image::new(&self.tree));
+            }
+        }
         match &mut self.steps_left {
             Some(0) => Err(io("the power is off")),
             Some(left) => {
@@ -293,7 +339,9 @@ impl Inner {
             file.fail_sync();
             return Err(io(format!("{path}: the sync failed")));
         }
-        file.sync();
+        if !self.lies {
+            file.sync();
+        }
         Ok(())
     }
 
@@ -301,7 +349,9 @@ impl Inner {
         self.step()?;
         self.counters.syncs += 1;
         let inode = self.tree.find(path).ok_or_else(|| not_found(path))?;
-        self.tree.sync_directory(inode);
+        if !self.lies {
+            self.tree.sync_directory(inode);
+        }
         Ok(())
     }
 
@@ -319,6 +369,9 @@ impl Inner {
     fn content(&mut self, path: &str) -> Result<&[u8], DiskError> {
         if self.steps_left == Some(0) {
             return Err(io("the power is off"));
+        }
+        if std::mem::take(&mut self.fail_read) {
+            return Err(io(format!("{path}: the read failed")));
         }
         Ok(self.tree.file(path).ok_or_else(|| not_found(path))?.content())
     }

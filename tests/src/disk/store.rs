@@ -28,6 +28,13 @@ impl MemoryStore {
         self.inner.borrow_mut().trees.clear();
     }
 
+    /// Other trees with the same content.
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        let trees = self.inner.borrow().trees.clone();
+        Self { inner: Rc::new(RefCell::new(Inner { trees, ..Inner::default() })) }
+    }
+
     /// Silently alters a record or drops one; the tree and the key, if there was a record.
     pub fn flip(&self, random: &mut fastrand::Rng) -> Option<(ReplicaId, Bytes)> {
         let mut inner = self.inner.borrow_mut();

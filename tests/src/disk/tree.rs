@@ -136,6 +136,15 @@ impl Tree {
         unsynced
     }
 
+    /// Those whose loss would show, and how many changes of names a crash may lose.
+    pub(crate) fn undecided(&self) -> (usize, Vec<(String, u64)>) {
+        let mut sectors = Vec::new();
+        self.walk(ROOT, "", &mut |path, file| {
+            sectors.extend(file.unsynced_and_other().map(|sector| (path.to_owned(), sector)));
+        });
+        (self.pending.len(), sectors)
+    }
+
     /// The power went. `keep_name` is asked once for each change of names that is not durable, `keep_sector` for each
     /// unsynced sector of each file that still has a name.
     pub(crate) fn crash(

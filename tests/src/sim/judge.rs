@@ -84,6 +84,12 @@ impl Judge {
         self.now
     }
 
+    /// The digest of each state of which one was told.
+    #[must_use]
+    pub fn digests(&self) -> BTreeMap<(ShardId, LogIndex), Digest> {
+        self.digests.iter().map(|(place, (digest, _))| (*place, *digest)).collect()
+    }
+
     fn known(&mut self, node: usize, shard: ShardId) -> &mut Known {
         &mut self.replicas[node * self.shards + shard.0 as usize]
     }
@@ -219,6 +225,17 @@ impl World {
                 "shard {shard} at index {index} has the digest {digest} on node {here}, but {known} on node {by}"
             );
             self.fail("replicas that applied the same entries hold the same state", what);
+        }
+    }
+
+    /// Compares the digests of all states that a turn has touched.
+    pub(super) fn judge_digests(&mut self, node: usize) {
+        let process = self.machines[node].process.as_ref().expect("it just took a turn");
+        let shards: Vec<_> = process.node.changed_shards().iter().copied().collect();
+        for shard in shards {
+            if let Some((index, digest)) = self.machines[node].state_digest(shard) {
+                self.judge_digest(node, shard, index, digest);
+            }
         }
     }
 

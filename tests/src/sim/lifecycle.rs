@@ -3,6 +3,7 @@
 use kv_core::io::Input;
 
 use super::{
+    crash_points::tape::Note,
     machine::StartError,
     world::{Event, World},
 };
@@ -12,7 +13,9 @@ impl World {
     pub(super) fn fail_stop(&mut self, node: usize, reason: &str) {
         self.counts.fail_stops += 1;
         self.trace.tell(self.now, || format!("n{} stops: {reason}", node + 1));
-        self.stop(node, false, "failed");
+        // What fails because the power went loses what was not synced.
+        let power = self.machines[node].disk.is_off();
+        self.stop(node, power, "failed");
         self.schedule_start(node, 200_000);
     }
 
@@ -20,6 +23,7 @@ impl World {
     pub(super) fn stop(&mut self, node: usize, power: bool, why: &str) {
         self.trace.tell(self.now, || format!("n{} {why}", node + 1));
         let was_up = self.machines[node].process.is_some();
+        self.note_writing(node);
         self.machines[node].stop(power);
         self.machines[node].paused_until = 0;
         self.trace.note([self.now, node as u64, u64::from(power), u64::from(was_up)]);
@@ -56,6 +60,7 @@ impl World {
             Ok(recovered) => {
                 self.counts.starts += 1;
                 self.judge_start(node, &recovered);
+                self.note(node, || Note::Told(recovered.clone()));
                 self.judge_turn(node, &outputs);
                 self.perform(node, &mut outputs);
                 self.trace.tell(self.now, || format!("n{} is up", node + 1));

@@ -255,7 +255,7 @@ impl Machine {
     pub fn stop(&mut self, power: bool) {
         if let Some(mut process) = self.process.take() {
             // The threads for log and checkpoints may be in the middle of something.
-            if self.rng.u32(..4) > 0 {
+            if !self.disk.is_off() && self.rng.u32(..4) > 0 {
                 self.disk.power_off_after(self.rng.u64(..6));
                 if process.writing.is_some() {
                     let _cut_short = process.write_log();

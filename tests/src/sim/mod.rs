@@ -23,6 +23,7 @@
 
 pub mod client;
 pub mod clock;
+pub mod crash_points;
 pub mod faults;
 pub mod judge;
 mod lifecycle;

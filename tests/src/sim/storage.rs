@@ -2,7 +2,10 @@
 
 use kv_core::{checkpoint::job::CheckpointEvent, io::Input};
 
-use super::world::{Event, World};
+use super::{
+    crash_points::tape::Note,
+    world::{Event, World},
+};
 
 impl World {
     pub(super) fn schedule_log(&mut self, node: usize) {
@@ -16,9 +19,11 @@ impl World {
         if !self.is_current(node, start) || self.put_off(node, Event::LogWritten { node, start }) {
             return;
         }
+        self.note_writing(node);
         let process = self.machines[node].process.as_mut().expect("the process is current");
         match process.write_log() {
             Ok((batch, report)) => {
+                self.note(node, || Note::Synced);
                 self.judge_synced(node, &batch);
                 self.trace.note([self.now, report.number.0, report.bytes]);
                 self.counts.syncs += 1;
@@ -46,7 +51,12 @@ impl World {
         let process = self.machines[node].process.as_mut().expect("the process is current");
         process.step_scheduled = false;
         let (events, idle) = process.step();
+        let tree = self.tape.is_some().then(|| self.machines[node].store.fork());
+        tree.into_iter().for_each(|tree| self.note(node, || Note::Tree(tree)));
         for event in events {
+            if let CheckpointEvent::Durable { replica, footer, .. } = &event {
+                self.note(node, || Note::Durable(*replica, footer.header.index));
+            }
             if let CheckpointEvent::DiskFailed { reason } = event {
                 return self.fail_stop(node, &reason);
             }
@@ -55,6 +65,22 @@ impl World {
         }
         if !idle {
             self.schedule_step(node);
+        }
+    }
+
+    /// Takes a note, if what this machine does to its disk is recorded.
+    pub(super) fn note(&mut self, node: usize, note: impl FnOnce() -> Note) {
+        if let Some(tape) = &mut self.tape {
+            tape.note(node, note);
+        }
+    }
+
+    /// Notes what the log is about to write.
+    pub(super) fn note_writing(&mut self, node: usize) {
+        if let Some(tape) = &mut self.tape
+            && let Some(batch) = self.machines[node].process.as_ref().and_then(|process| process.writing.as_ref())
+        {
+            tape.note(node, || Note::Begun(batch.clone()));
         }
     }
 }

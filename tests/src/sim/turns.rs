@@ -7,6 +7,7 @@ use kv_core::{
 };
 
 use super::{
+    crash_points::tape::Note,
     machine::LANES,
     network::Fate,
     world::{Event, World},
@@ -60,6 +61,9 @@ impl World {
             self.fail("no node panics", format!("node {} panicked in a turn: {message}", node + 1));
         }
         self.judge_turn(node, &outputs);
+        if self.tape.is_some() {
+            self.judge_digests(node);
+        }
         self.perform(node, &mut outputs);
         self.outputs = outputs;
     }
@@ -99,7 +103,11 @@ impl World {
     pub(super) fn notice(&mut self, node: usize, notice: &Notice) {
         self.trace.tell(self.now, || format!("n{} {notice:?}", node + 1));
         match notice {
-            Notice::StateLost { .. } => self.counts.states_lost += 1,
+            Notice::StateLost { shard, .. } => {
+                self.counts.states_lost += 1;
+                self.note(node, || Note::StateLost(*shard));
+            }
+            Notice::Verified { shard, .. } => self.note(node, || Note::Verified(*shard)),
             Notice::Quarantined { shard, reason } => {
                 self.counts.quarantines += 1;
                 let what = format!("node {} took shard {shard} out of service: {reason}", node + 1);

@@ -16,6 +16,7 @@ use kv_core::{
 use super::{
     client::Client,
     clock::Clock,
+    crash_points::tape::Tape,
     faults::{Injector, Kind, Mend},
     judge::Judge,
     machine::{LANES, Machine},
@@ -92,6 +93,8 @@ pub struct World {
     pub(super) closing: bool,
     /// Requests of the simulator itself, whose answers nobody records.
     pub(super) own_requests: u64,
+    /// What a machine does to its disk, if that is recorded.
+    pub(super) tape: Option<Tape>,
     pub(super) facts: Vec<Fact>,
     pub(super) outputs: Vec<Output>,
     pub(super) inputs: Vec<Input>,
@@ -126,6 +129,7 @@ impl World {
             quiet: false,
             closing: false,
             own_requests: 0,
+            tape: None,
             facts: Vec::new(),
             outputs: Vec::new(),
             inputs: Vec::new(),

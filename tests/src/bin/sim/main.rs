@@ -4,6 +4,7 @@
 //! property in words and the command that repeats it, and ends the program with status 1. `sim --mutants` builds a variant of
 //! itself with planted bugs and shows that each is found.
 
+mod crash_points;
 mod mutants;
 
 use std::{fs::File, io::BufWriter, path::PathBuf, process::ExitCode};
@@ -42,6 +43,12 @@ struct Arguments {
     /// Goes on with the next seed after a failure.
     #[arg(long)]
     keep_going: bool,
+    /// Crashes one machine of a recorded run at every step of its disk, instead of running the simulation.
+    #[arg(long)]
+    crash_points: bool,
+    /// With `--crash-points`: about how many disk states to visit.
+    #[arg(long, default_value_t = 100_000)]
+    states: u64,
     /// Builds the variant with planted bugs and looks for each.
     #[arg(long)]
     mutants: bool,
@@ -66,6 +73,10 @@ fn main() -> ExitCode {
     {
         eprintln!("{reason}");
         return ExitCode::from(2);
+    }
+    if arguments.crash_points {
+        let Arguments { seed, runs, states, keep_going, .. } = arguments;
+        return crash_points::crash_everywhere(seed, runs, states, keep_going);
     }
     run_all(&arguments)
 }
