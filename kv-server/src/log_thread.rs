@@ -6,7 +6,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, mpsc},
     thread::{self, JoinHandle},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use kv_core::{
@@ -15,7 +15,10 @@ use kv_core::{
     log::{Log, LogError, record::LogBatch},
 };
 
-use crate::{disk::RealLog, inbox::Event, panic_text, shared::Shared, stop::Trouble};
+use crate::{disk::RealLog, inbox::Event, notices::SlowSteps, panic_text, shared::Shared, stop::Trouble};
+
+/// A sync, or the preparation of a segment, that takes longer is named: heartbeats still go out, writes wait.
+const SLOW: Duration = Duration::from_millis(500);
 
 /// Starts the thread. It ends when the sender of batches is dropped, or at once after its current batch if the node is
 /// killed.
@@ -40,24 +43,28 @@ pub(crate) fn start(
 }
 
 fn run(log: &mut Log<RealLog>, batches: &mpsc::Receiver<LogBatch>, shared: &Shared) -> Result<(), LogError> {
-    prepare(log)?;
+    let mut slow = SlowSteps::new(SLOW);
+    prepare(log, &mut slow)?;
     for batch in batches {
         if shared.stop.is_abrupt() {
             break;
         }
         let began = Instant::now();
         let report = log.append(&batch)?;
-        shared.metrics.log_synced(began.elapsed(), batch.records.len(), report.bytes);
+        shared.metrics.log_synced(slow.took("sync of the log", began), batch.records.len(), report.bytes);
         // No message that waits for this batch can leave before: the node sends them only once it has taken this.
         shared.inbox.push(Event::Input(Input::Synced(report)));
-        prepare(log)?;
+        prepare(log, &mut slow)?;
     }
     Ok(())
 }
 
 /// Makes the next segment while nobody waits. Without room the log goes on as long as its segment lasts.
-fn prepare(log: &mut Log<RealLog>) -> Result<(), LogError> {
-    match log.prepare_next() {
+fn prepare(log: &mut Log<RealLog>, slow: &mut SlowSteps) -> Result<(), LogError> {
+    let began = Instant::now();
+    let prepared = log.prepare_next();
+    slow.took("preparation of a log segment", began);
+    match prepared {
         Err(LogError::Disk(error)) if error.kind == DiskErrorKind::Full => {
             tracing::warn!(%error, "no room for the next log segment");
             Ok(())

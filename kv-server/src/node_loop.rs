@@ -27,7 +27,7 @@ use crate::{
     disk::SledStore,
     founding::Founding,
     inbox::Event,
-    notices::{self, SlowRequests},
+    notices::{self, SlowRequests, SlowSteps},
     panic_text,
     peers::Peers,
     pending::{Pending, PendingRequests},
@@ -52,6 +52,9 @@ pub(crate) struct Beginning {
     pub(crate) committed_at_start: BTreeMap<ShardId, LogIndex>,
 }
 
+/// A turn that takes longer is named: nothing else is done meanwhile, heartbeats included.
+const SLOW_TURN: Duration = Duration::from_millis(200);
+
 /// Makes the node from the founding record.
 pub(crate) type Opener = Box<dyn FnOnce(FoundingRecord) -> Result<(Node<SledStore>, Vec<Output>), Failure> + Send>;
 
@@ -69,6 +72,7 @@ pub(crate) struct NodeLoop {
     committed_at_start: BTreeMap<ShardId, LogIndex>,
     pending: PendingRequests,
     slow: SlowRequests,
+    slow_turns: SlowSteps,
     log_bytes: u64,
     inputs: Vec<Input>,
     outputs: Vec<Output>,
@@ -95,6 +99,7 @@ impl NodeLoop {
             committed_at_start,
             pending: PendingRequests::default(),
             slow: SlowRequests::default(),
+            slow_turns: SlowSteps::new(SLOW_TURN),
             log_bytes: 0,
             inputs: Vec::new(),
             outputs: Vec::new(),
@@ -163,7 +168,7 @@ impl NodeLoop {
             }
         }
         self.perform();
-        self.shared.metrics.turn(count, requests, began.elapsed());
+        self.shared.metrics.turn(count, requests, self.slow_turns.took("turn", began));
     }
 
     fn take(&mut self, event: Event) {

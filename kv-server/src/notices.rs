@@ -1,5 +1,7 @@
 //! What an operator reads in the log: the core's notices, and requests that took long.
 
+use std::time::{Duration, Instant};
+
 use kv_core::{io::Notice, types::Time};
 
 use crate::pending::Pending;
@@ -32,6 +34,36 @@ impl SlowRequests {
         self.last = Some(now);
         let (what, shard, took_ms) = (pending.what, pending.shard, took / 1_000);
         tracing::warn!(what, %shard, took_ms, succeeded, unnamed, "a request was slow");
+    }
+}
+
+/// Steps of one thread that take longer than they should: a turn, a sync, a segment's preparation. What waits for such a step
+/// is slow for no fault of its own, and elections come of it.
+pub(crate) struct SlowSteps {
+    slow: Duration,
+    last: Option<Instant>,
+    unnamed: u64,
+}
+
+impl SlowSteps {
+    /// Steps that take as long as this are slow.
+    pub(crate) fn new(slow: Duration) -> Self {
+        Self { slow, last: None, unnamed: 0 }
+    }
+
+    /// A step was taken that began then; how long it took. A slow one is named, at most one a second.
+    pub(crate) fn took(&mut self, what: &'static str, began: Instant) -> Duration {
+        let took = began.elapsed();
+        if took >= self.slow {
+            if self.last.is_some_and(|last| last.elapsed() < Duration::from_micros(SLOW_PAUSE_MICROS)) {
+                self.unnamed += 1;
+            } else {
+                let unnamed = std::mem::take(&mut self.unnamed);
+                self.last = Some(Instant::now());
+                tracing::warn!(what, took_ms = took.as_millis() as u64, unnamed, "a step was slow");
+            }
+        }
+        took
     }
 }
 
