@@ -170,6 +170,8 @@ pub enum Answer {
     Durable,
     /// To `WaitDurable`: it did not take effect and never will.
     Lost,
+    /// To `WaitDurable`: it is older than what the shard remembers of its terms, so that nobody can tell any more.
+    Forgotten,
     /// To `TransferLeader`: it has begun. Whether it succeeds shows in the status.
     TransferBegun,
 }

@@ -202,10 +202,7 @@ impl Replica {
                 TokenState::Undecided => return true,
                 TokenState::Durable => Ok(Answer::Durable),
                 TokenState::Lost => Ok(Answer::Lost),
-                TokenState::Forgotten => Err(Error::unknown(
-                    ErrorKind::Invalid,
-                    "the token is older than what the shard remembers of its terms",
-                )),
+                TokenState::Forgotten => Ok(Answer::Forgotten),
             };
             cx.reply(wait.request, result);
             false

@@ -21,6 +21,7 @@ pub(crate) fn answer_to_result(id: u64, result: Result<Answer, Error>) -> v1::Re
             }
             Answer::Durable => Ok(fate(v1::Fate::Durable)),
             Answer::Lost => Ok(fate(v1::Fate::Lost)),
+            Answer::Forgotten => Ok(fate(v1::Fate::Unknown)),
             other => Err(mismatch(&other)),
         },
         Err(error) => Err(error),
@@ -105,6 +106,16 @@ mod tests {
         assert!(matches!(written.previous.unwrap().state, Some(previous::State::Entry(entry)) if entry.revision == 8));
         let accepted = answer_to_write(Answer::Accepted { token }).unwrap();
         assert_eq!((accepted.revision, accepted.durability()), (None, v1::Durability::Async));
+    }
+
+    #[test]
+    fn a_wait_tells_each_fate() {
+        let fate = |answer| match answer_to_result(7, Ok(answer)).result {
+            Some(result::Result::WaitDurable(response)) => response.fate(),
+            other => panic!("{other:?}"),
+        };
+        let fates = [Answer::Durable, Answer::Lost, Answer::Forgotten].map(fate);
+        assert_eq!(fates, [v1::Fate::Durable, v1::Fate::Lost, v1::Fate::Unknown]);
     }
 
     #[test]

@@ -66,6 +66,7 @@ pub fn answer(answer: &Answer, clock: Clock) -> history::Answer {
         Answer::Accepted { token } => history::Answer::Accepted { token: *token },
         Answer::Durable => history::Answer::Durability(history::Durability::Durable),
         Answer::Lost => history::Answer::Durability(history::Durability::Lost),
+        Answer::Forgotten => history::Answer::Durability(history::Durability::Unknown),
         Answer::SessionOpened(_) | Answer::TransferBegun => {
             unreachable!("answers to what is not recorded are not recorded")
         }
