@@ -220,8 +220,15 @@ pub enum Notice {
     },
     /// The log's disk has been silent for an election timeout; leaderships are handed over.
     LogStalled,
+    /// The log's disk answers again.
+    LogAnswers,
     /// Little space is left on the disk: client writes are refused.
     DiskLow {
+        /// Free bytes.
+        free_bytes: u64,
+    },
+    /// There is space again: client writes are taken.
+    DiskEnough {
         /// Free bytes.
         free_bytes: u64,
     },

@@ -22,7 +22,6 @@ use kv_core::{
 use crate::{
     disk::{RealFiles, SledStore},
     inbox::Event,
-    panic_text,
     shared::Shared,
     stop::Trouble,
 };
@@ -35,10 +34,10 @@ pub(crate) fn start(
     shared: Arc<Shared>,
 ) -> std::io::Result<JoinHandle<()>> {
     thread::Builder::new().name(format!("checkpoint-{}", shared.node)).spawn(move || {
+        let _span = shared.span().entered();
         let mut worker = Worker::new(files, store);
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| run(&mut worker, &jobs, &shared))) {
-            let message = format!("the checkpoint thread panicked: {}", panic_text(panic.as_ref()));
-            shared.stop.fail(Trouble::Internal, message);
+            shared.stop.panicked("the checkpoint thread", panic.as_ref());
         }
     })
 }

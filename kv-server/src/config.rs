@@ -10,6 +10,7 @@ use kv_core::{
 };
 
 use crate::{
+    faults::Faults,
     links::Links,
     net,
     stop::{Failure, Trouble},
@@ -48,6 +49,8 @@ pub struct Config {
     pub settings: Settings,
     /// Which links to peers are allowed.
     pub links: Links,
+    /// What is made to go wrong.
+    pub faults: Faults,
 }
 
 impl Config {
@@ -70,6 +73,7 @@ impl Config {
             insecure: false,
             settings: Settings::default(),
             links: Links::default(),
+            faults: Faults::default(),
         }
     }
 

@@ -15,7 +15,7 @@ use kv_core::{
     log::{Log, LogError, record::LogBatch},
 };
 
-use crate::{disk::RealLog, inbox::Event, notices::SlowSteps, panic_text, shared::Shared, stop::Trouble};
+use crate::{disk::RealLog, inbox::Event, notices::SlowSteps, shared::Shared, stop::Trouble};
 
 /// A sync, or the preparation of a segment, that takes longer is named: heartbeats still go out, writes wait.
 const SLOW: Duration = Duration::from_millis(500);
@@ -28,6 +28,7 @@ pub(crate) fn start(
     shared: Arc<Shared>,
 ) -> std::io::Result<JoinHandle<()>> {
     thread::Builder::new().name(format!("log-{}", shared.node)).spawn(move || {
+        let _span = shared.span().entered();
         let ran = catch_unwind(AssertUnwindSafe(|| run(&mut log, &batches, &shared)));
         match ran {
             Ok(Ok(())) => {}
@@ -35,38 +36,52 @@ pub(crate) fn start(
                 let trouble = if matches!(error, LogError::Disk(_)) { Trouble::Disk } else { Trouble::Internal };
                 shared.stop.fail(trouble, error.to_string());
             }
-            Err(panic) => {
-                shared.stop.fail(Trouble::Internal, format!("the log thread panicked: {}", panic_text(panic.as_ref())));
-            }
+            Err(panic) => shared.stop.panicked("the log thread", panic.as_ref()),
         }
     })
 }
 
 fn run(log: &mut Log<RealLog>, batches: &mpsc::Receiver<LogBatch>, shared: &Shared) -> Result<(), LogError> {
-    let mut slow = SlowSteps::new(SLOW);
-    prepare(log, &mut slow)?;
+    let slow = SlowSteps::new(SLOW);
+    let mut lacks_room = false;
+    prepare(log, &slow, &mut lacks_room)?;
     for batch in batches {
         if shared.stop.is_abrupt() {
             break;
         }
         let began = Instant::now();
+        shared.faults.before_sync(|| shared.stop.is_abrupt())?;
+        if shared.stop.is_abrupt() {
+            break;
+        }
         let report = log.append(&batch)?;
         shared.metrics.log_synced(slow.took("sync of the log", began), batch.records.len(), report.bytes);
         // No message that waits for this batch can leave before: the node sends them only once it has taken this.
         shared.inbox.push(Event::Input(Input::Synced(report)));
-        prepare(log, &mut slow)?;
+        prepare(log, &slow, &mut lacks_room)?;
     }
     Ok(())
 }
 
 /// Makes the next segment while nobody waits. Without room the log goes on as long as its segment lasts.
-fn prepare(log: &mut Log<RealLog>, slow: &mut SlowSteps) -> Result<(), LogError> {
+/// That is said once, and once when there is room again.
+fn prepare(log: &mut Log<RealLog>, slow: &SlowSteps, lacks_room: &mut bool) -> Result<(), LogError> {
+    let lacked = std::mem::take(lacks_room);
     let began = Instant::now();
     let prepared = log.prepare_next();
     slow.took("preparation of a log segment", began);
     match prepared {
         Err(LogError::Disk(error)) if error.kind == DiskErrorKind::Full => {
-            tracing::warn!(%error, "no room for the next log segment");
+            *lacks_room = true;
+            if !lacked {
+                tracing::warn!(%error, "no room for the next log segment; the node stops when this one is full");
+            }
+            Ok(())
+        }
+        Ok(()) => {
+            if lacked {
+                tracing::info!("there is room again for the next log segment");
+            }
             Ok(())
         }
         other => other,

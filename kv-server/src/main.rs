@@ -47,7 +47,7 @@ fn begin_logging(level: &str) -> Result<(), Failure> {
     if std::io::stderr().is_terminal() {
         logs.init();
     } else {
-        logs.json().flatten_event(true).init();
+        logs.json().flatten_event(true).with_span_list(false).init();
     }
     Ok(())
 }

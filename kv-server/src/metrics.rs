@@ -28,6 +28,7 @@ pub(crate) struct Metrics {
     log_batch_records: Histogram,
     log_bytes: Gauge,
     undelivered: Counter,
+    peer_messages_refused: Counter,
     requests: Counter,
 }
 
@@ -52,6 +53,7 @@ impl Metrics {
             log_batch_records: histogram(&recorder, "kv_log_batch_records"),
             log_bytes: gauge(&recorder, "kv_log_bytes"),
             undelivered: counter(&recorder, "kv_peer_messages_undelivered_total"),
+            peer_messages_refused: counter(&recorder, "kv_peer_messages_refused_total"),
             requests: counter(&recorder, "kv_requests_total"),
             recorder,
         }
@@ -75,6 +77,11 @@ impl Metrics {
     /// A message to a peer was dropped.
     pub(crate) fn undelivered(&self) {
         self.undelivered.increment(1);
+    }
+
+    /// A message of a peer was refused.
+    pub(crate) fn peer_message_refused(&self) {
+        self.peer_messages_refused.increment(1);
     }
 
     /// A request was answered with an error.
@@ -130,6 +137,7 @@ const DESCRIPTIONS: &[(&str, Option<Unit>, &str)] = &[
     ("kv_log_batch_records", None, "Records in one batch of the log."),
     ("kv_log_bytes", None, "Size of the log's segments."),
     ("kv_peer_messages_undelivered_total", None, "Messages to peers that were dropped."),
+    ("kv_peer_messages_refused_total", None, "Messages of peers that can't be right, and were not taken."),
     ("kv_requests_total", None, "Requests taken."),
     ("kv_requests_failed_total", None, "Requests answered with an error, by kind."),
     ("kv_ready", None, "1 if the node takes traffic."),

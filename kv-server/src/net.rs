@@ -20,7 +20,10 @@ use tokio::{
 };
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
-use crate::stop::{Failure, Trouble};
+use crate::{
+    seldom::Seldom,
+    stop::{Failure, Trouble},
+};
 
 /// Connections of one port at a time. Past it new ones wait in the kernel's queue until one is closed.
 const CONNECTIONS_MAX: usize = 10_000;
@@ -31,6 +34,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub(crate) struct Door {
     listener: TcpListener,
     permits: Arc<Semaphore>,
+    errors: Seldom,
 }
 
 impl Door {
@@ -38,7 +42,7 @@ impl Door {
     pub(crate) fn open(listener: StdListener) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         let listener = TcpListener::from_std(listener)?;
-        Ok(Self { listener, permits: Arc::new(Semaphore::new(CONNECTIONS_MAX)) })
+        Ok(Self { listener, permits: Arc::new(Semaphore::new(CONNECTIONS_MAX)), errors: Seldom::default() })
     }
 
     /// The next connection.
@@ -54,7 +58,9 @@ impl Door {
                     return (Connection { stream, _permit: permit }, from);
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "a connection can't be accepted");
+                    if let Some(unsaid) = self.errors.now() {
+                        tracing::warn!(%error, unsaid, "a connection can't be accepted; if no file is left, raise the limit");
+                    }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }

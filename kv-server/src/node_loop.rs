@@ -28,7 +28,6 @@ use crate::{
     founding::Founding,
     inbox::Event,
     notices::{self, SlowRequests, SlowSteps},
-    panic_text,
     peers::Peers,
     pending::{Pending, PendingRequests},
     shared::Shared,
@@ -159,11 +158,13 @@ impl NodeLoop {
         }
         let requests = self.pending.len().saturating_sub(requests);
         if let Some(node) = &mut self.node {
-            let turned =
-                catch_unwind(AssertUnwindSafe(|| node.turn(clock::now(), &mut self.inputs, &mut self.outputs)));
+            let turned = catch_unwind(AssertUnwindSafe(|| {
+                self.shared.faults.in_turn();
+                node.turn(clock::now(), &mut self.inputs, &mut self.outputs);
+            }));
             if let Err(panic) = turned {
-                let message = format!("a turn panicked, which is a bug: {}", panic_text(panic.as_ref()));
-                self.shared.stop.fail(Trouble::Internal, message);
+                // Nothing of what it was about to say has left or will.
+                self.shared.stop.panicked("a turn", panic.as_ref());
                 return;
             }
         }
@@ -274,7 +275,7 @@ impl NodeLoop {
                     None => tracing::error!(%request, ?result, "a request was answered that nobody waits for"),
                 },
                 Output::MapChanged(map) => self.shared.publish_map(map),
-                Output::Notice(notice) => notices::tell(&notice),
+                Output::Notice(notice) => notices::tell(&notice, &self.shared),
             }
         }
         for sink in self.answered.drain(..) {

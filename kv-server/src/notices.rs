@@ -1,37 +1,35 @@
 //! What an operator reads in the log: the core's notices, and requests that took long.
 
-use std::time::{Duration, Instant};
+use std::{
+    fmt::Display,
+    time::{Duration, Instant},
+};
 
-use kv_core::{io::Notice, types::Time};
+use kv_core::{
+    io::Notice,
+    types::{NodeId, Time},
+};
 
-use crate::pending::Pending;
+use crate::{metrics::Metrics, pending::Pending, seldom::Seldom, shared::Shared};
 
 /// A request that took longer is named.
 const SLOW_MICROS: u64 = 1_000_000;
-/// At most one is named in this time.
-const SLOW_PAUSE_MICROS: u64 = 1_000_000;
 
 /// Names slow requests, not all of them.
 #[derive(Default)]
 pub(crate) struct SlowRequests {
-    last: Option<Time>,
-    unnamed: u64,
+    seldom: Seldom,
 }
 
 impl SlowRequests {
     /// A request was answered.
-    pub(crate) fn answered(&mut self, pending: &Pending, now: Time, succeeded: bool) {
+    pub(crate) fn answered(&self, pending: &Pending, now: Time, succeeded: bool) {
         let took = now.micros_since(pending.since);
         // Who waits for durability means to wait.
         if took < SLOW_MICROS || pending.what == "wait durable" {
             return;
         }
-        if self.last.is_some_and(|last| now.micros_since(last) < SLOW_PAUSE_MICROS) {
-            self.unnamed += 1;
-            return;
-        }
-        let unnamed = std::mem::take(&mut self.unnamed);
-        self.last = Some(now);
+        let Some(unnamed) = self.seldom.now() else { return };
         let (what, shard, took_ms) = (pending.what, pending.shard, took / 1_000);
         tracing::warn!(what, %shard, took_ms, succeeded, unnamed, "a request was slow");
     }
@@ -41,34 +39,45 @@ impl SlowRequests {
 /// is slow for no fault of its own, and elections come of it.
 pub(crate) struct SlowSteps {
     slow: Duration,
-    last: Option<Instant>,
-    unnamed: u64,
+    seldom: Seldom,
 }
 
 impl SlowSteps {
     /// Steps that take as long as this are slow.
     pub(crate) fn new(slow: Duration) -> Self {
-        Self { slow, last: None, unnamed: 0 }
+        Self { slow, seldom: Seldom::default() }
     }
 
     /// A step was taken that began then; how long it took. A slow one is named, at most one a second.
-    pub(crate) fn took(&mut self, what: &'static str, began: Instant) -> Duration {
+    pub(crate) fn took(&self, what: &'static str, began: Instant) -> Duration {
         let took = began.elapsed();
-        if took >= self.slow {
-            if self.last.is_some_and(|last| last.elapsed() < Duration::from_micros(SLOW_PAUSE_MICROS)) {
-                self.unnamed += 1;
-            } else {
-                let unnamed = std::mem::take(&mut self.unnamed);
-                self.last = Some(Instant::now());
-                tracing::warn!(what, took_ms = took.as_millis() as u64, unnamed, "a step was slow");
-            }
+        if took >= self.slow
+            && let Some(unnamed) = self.seldom.now()
+        {
+            tracing::warn!(what, took_ms = took.as_millis() as u64, unnamed, "a step was slow");
         }
         took
     }
 }
 
+/// Names and counts messages of peers that are refused: a peer that sends one may send thousands.
+#[derive(Default)]
+pub(crate) struct RefusedMessages {
+    seldom: Seldom,
+}
+
+impl RefusedMessages {
+    /// A message was refused.
+    pub(crate) fn refused(&self, from: NodeId, reason: &dyn Display, metrics: &Metrics) {
+        metrics.peer_message_refused();
+        if let Some(unnamed) = self.seldom.now() {
+            tracing::warn!(%from, %reason, unnamed, "a message of a peer was refused");
+        }
+    }
+}
+
 /// Writes a notice of the core to the log.
-pub(crate) fn tell(notice: &Notice) {
+pub(crate) fn tell(notice: &Notice, shared: &Shared) {
     match notice {
         Notice::Role { shard, leads: true, term, .. } => tracing::info!(%shard, %term, "this node leads a shard"),
         Notice::Role { shard, term, leader, .. } => {
@@ -81,12 +90,16 @@ pub(crate) fn tell(notice: &Notice) {
         Notice::StateLost { shard, reason } => {
             tracing::warn!(%shard, %reason, "a replica takes its state from a peer");
         }
-        Notice::Refused { from, reason } => tracing::warn!(%from, %reason, "a message of a peer was refused"),
+        Notice::Refused { from, reason } => shared.refused_messages.refused(*from, reason, &shared.metrics),
         Notice::LogStalled => {
             tracing::error!("the log's disk does not answer; leaderships are handed over");
         }
+        Notice::LogAnswers => tracing::info!("the log's disk answers again"),
         Notice::DiskLow { free_bytes } => {
             tracing::error!(free_bytes, "little space is left on the disk; client writes are refused");
+        }
+        Notice::DiskEnough { free_bytes } => {
+            tracing::info!(free_bytes, "there is space again on the disk; client writes are taken");
         }
     }
 }

@@ -8,6 +8,7 @@ use std::{
     collections::BTreeMap,
     fmt, io,
     net::SocketAddr,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex, PoisonError, mpsc},
     thread::{self, JoinHandle},
     time::Duration,
@@ -82,7 +83,7 @@ impl Server {
     pub fn start_with(config: Config, listeners: Listeners) -> Result<Self, Failure> {
         config.check()?;
         let addresses = addresses(&listeners).map_err(|error| Failure::new(Trouble::Address, error.to_string()))?;
-        let shared = Shared::new(config.node, config.members.clone(), config.links.clone());
+        let shared = Shared::new(&config);
         let directory = DataDirectory::open(&config.data, config.node)?;
         let path = directory.path().to_owned();
         let (log, recovered) = open_log(&directory)?;
@@ -131,8 +132,11 @@ impl Server {
             .spawn({
                 let shared = Arc::clone(&shared);
                 move || {
-                    if let Err(error) = run_loop(beginning, listeners, path, &shared) {
-                        shared.stop.fail(Trouble::Internal, format!("the loop can't run: {error}"));
+                    let _span = shared.span().entered();
+                    match catch_unwind(AssertUnwindSafe(|| run_loop(beginning, listeners, path, &shared))) {
+                        Ok(Ok(())) => {}
+                        Ok(Err(error)) => shared.stop.fail(Trouble::Internal, format!("the loop can't run: {error}")),
+                        Err(panic) => shared.stop.panicked("the loop", panic.as_ref()),
                     }
                     // The loop has dropped its senders: the other threads end with what they are doing.
                     for worker in workers {
@@ -213,12 +217,13 @@ fn run_loop(
 ) -> io::Result<()> {
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     let ran = runtime.block_on(async {
-        tokio::spawn(services::serve_peers(services::open_door(listeners.peer)?, Arc::clone(shared)));
-        tokio::spawn(services::serve_clients(services::open_door(listeners.client)?, Arc::clone(shared)));
+        let (peers, clients) = (services::open_door(listeners.peer)?, services::open_door(listeners.client)?);
+        shared.spawn("the port for peers", services::serve_peers(peers, Arc::clone(shared)));
+        shared.spawn("the port for clients", services::serve_clients(clients, Arc::clone(shared)));
         if let Some(listener) = listeners.http {
-            tokio::spawn(http::serve(services::open_door(listener)?, Arc::clone(shared)));
+            shared.spawn("the HTTP port", http::serve(services::open_door(listener)?, Arc::clone(shared)));
         }
-        tokio::spawn(upkeep::watch_disk(data, Arc::clone(shared)));
+        shared.spawn("the watch over the disk", upkeep::watch_disk(data, Arc::clone(shared)));
         let node = NodeLoop::new(beginning);
         tokio::select! {
             () = node.run() => {}
@@ -234,6 +239,10 @@ fn run_loop(
 /// An orderly end: leaderships leave, what was accepted is answered, then connections are closed.
 async fn leave(shared: &Shared) {
     shared.stop.asked().await;
+    if shared.stop.is_abrupt() {
+        // There is no farewell: the loop ends by itself.
+        return std::future::pending().await;
+    }
     tracing::info!("the node hands its leaderships over and stops");
     // One tick may still tell of the time before the hand-over.
     shared.is_idle.send_replace(false);

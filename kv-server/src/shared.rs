@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    panic::AssertUnwindSafe,
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -9,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::FutureExt;
 use kv_core::{
     error::{Error, ErrorKind},
     founding::FoundingRecord,
@@ -20,10 +22,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     clock,
+    config::Config,
     convert::map_to_wire,
+    faults::Faults,
     inbox::{Event, Inbox},
     links::Links,
     metrics::Metrics,
+    notices::RefusedMessages,
+    peers::Contacts,
     sink::Sinks,
     status::Report,
     stop::Stop,
@@ -56,8 +62,14 @@ pub(crate) struct Shared {
     pub(crate) metrics: Metrics,
     /// Its clients' streams.
     pub(crate) sinks: Sinks,
+    /// What was said of the ways to and from peers.
+    pub(crate) contacts: Contacts,
+    /// Counts messages of peers that are refused.
+    pub(crate) refused_messages: RefusedMessages,
     /// Which links to peers are allowed.
     pub(crate) links: Links,
+    /// What is made to go wrong.
+    pub(crate) faults: Faults,
     /// When it started.
     pub(crate) started: Time,
     /// Free bytes on the disk, as last seen.
@@ -78,17 +90,20 @@ const REPORT_WAIT: Duration = Duration::from_secs(2);
 
 impl Shared {
     /// A node that is not founded yet.
-    pub(crate) fn new(node: NodeId, members: BTreeMap<NodeId, String>, links: Links) -> Arc<Self> {
+    pub(crate) fn new(config: &Config) -> Arc<Self> {
         Arc::new(Self {
-            node,
+            node: config.node,
             incarnation: Mutex::default(),
-            members,
+            members: config.members.clone(),
             inbox: Inbox::default(),
             stop: Stop::default(),
             closing: CancellationToken::new(),
             metrics: Metrics::new(),
             sinks: Sinks::default(),
-            links,
+            contacts: Contacts::default(),
+            refused_messages: RefusedMessages::default(),
+            links: config.links.clone(),
+            faults: config.faults.clone(),
             started: clock::now(),
             disk_free_bytes: AtomicU64::new(0),
             unready: watch::Sender::new(Some("the node is starting".to_owned())),
@@ -97,6 +112,21 @@ impl Shared {
             founded: CancellationToken::new(),
             cluster: OnceLock::new(),
         })
+    }
+
+    /// What everything that this node logs is marked with: a process may hold several.
+    pub(crate) fn span(&self) -> tracing::Span {
+        tracing::error_span!("node", id = self.node.0)
+    }
+
+    /// Runs a task that the node can't do without: if it panics, the node stops and says so, instead of living on without it.
+    pub(crate) fn spawn(self: &Arc<Self>, what: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        let shared = Arc::clone(self);
+        tokio::spawn(async move {
+            if let Err(panic) = AssertUnwindSafe(task).catch_unwind().await {
+                shared.stop.panicked(what, panic.as_ref());
+            }
+        });
     }
 
     /// The data directory's incarnation.

@@ -1,6 +1,7 @@
 //! Why a node stopped or did not start, with the exit code and the sentence that a person reads.
 
 use std::{
+    any::Any,
     fmt,
     sync::{Mutex, PoisonError},
 };
@@ -8,7 +9,7 @@ use std::{
 use kv_core::disk::{DiskError, DiskErrorKind};
 use tokio::sync::watch;
 
-use crate::disk::DirectoryError;
+use crate::{disk::DirectoryError, panic_text};
 
 /// What kind of trouble it is; each has an exit code of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,6 +132,11 @@ impl Stop {
         let failure = Failure::new(trouble, message);
         tracing::error!(error = %failure, "the node stops");
         self.ask(Ending::Failed(failure));
+    }
+
+    /// Ends the node because a part of it panicked: what it was about to do is not known any more.
+    pub(crate) fn panicked(&self, what: &str, panic: &(dyn Any + Send)) {
+        self.fail(Trouble::Internal, format!("{what} panicked, which is a bug: {}", panic_text(panic)));
     }
 
     /// What was decided, if anything was.

@@ -26,7 +26,7 @@ use kv_client::Client;
 use kv_core::types::NodeId;
 use tempfile::TempDir;
 
-use crate::{Addresses, Config, Failure, Links, Listeners, Server, Trouble, net};
+use crate::{Addresses, Config, Failure, Faults, Links, Listeners, Server, Trouble, net};
 
 /// How often binding a port again is tried after a restart: another process may have got it in between.
 const BIND_ATTEMPTS: u32 = 50;
@@ -185,6 +185,12 @@ impl TestCluster {
         };
         slot.server = Some(Server::start_with(slot.config.clone(), listeners)?);
         Ok(())
+    }
+
+    /// What may be made to go wrong at a node. It stays as asked for when the node is restarted.
+    #[must_use]
+    pub fn faults(&self, node: u64) -> Option<&Faults> {
+        Some(&self.nodes.get(&NodeId(node))?.config.faults)
     }
 
     /// Cuts all links between these nodes and those, both ways.

@@ -18,16 +18,22 @@ const INTERVAL: Duration = Duration::from_secs(1);
 pub(crate) async fn watch_disk(data: PathBuf, shared: Arc<Shared>) {
     let mut ticks = interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut is_told = true;
     loop {
         ticks.tick().await;
         shared.metrics.upkeep();
         match rustix::fs::statvfs(&data) {
             Ok(disk) => {
+                is_told = true;
                 let bytes = disk.f_bavail.saturating_mul(disk.f_frsize);
                 shared.disk_free_bytes.store(bytes, Ordering::Relaxed);
                 shared.inbox.push(Event::Input(Input::DiskFree { bytes }));
             }
-            Err(error) => tracing::warn!(%error, path = %data.display(), "the free space can't be told"),
+            Err(error) => {
+                if std::mem::take(&mut is_told) {
+                    tracing::warn!(%error, path = %data.display(), "the free space can't be told");
+                }
+            }
         }
     }
 }

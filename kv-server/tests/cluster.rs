@@ -250,6 +250,73 @@ async fn a_shutdown_is_orderly() {
 }
 
 #[tokio::test]
+async fn a_panic_in_a_turn_stops_the_node_which_says_so_and_the_cluster_goes_on() {
+    let mut cluster = cluster(3).await;
+    let client = cluster.client().await.unwrap();
+    write_all(&client, 0..20).await;
+    cluster.faults(1).unwrap().panic_in_turn();
+    let ending = cluster.server(1).unwrap().ended().await;
+    let Ending::Failed(failure) = ending else { panic!("{ending:?}") };
+    assert_eq!((failure.trouble, failure.trouble.exit_code()), (Trouble::Internal, 1));
+    assert!(failure.message.starts_with("a turn panicked, which is a bug: "), "{failure}");
+    write_all(&client, 20..40).await;
+    cluster.kill(1).unwrap();
+    cluster.restart(1).unwrap();
+    cluster.ready().await.unwrap();
+    read_all(&client, 0..40).await;
+}
+
+#[tokio::test]
+async fn a_node_whose_log_is_silent_hands_its_leaderships_over() {
+    let mut cluster = cluster(3).await;
+    let client = cluster.client().await.unwrap();
+    write_all(&client, 0..20).await;
+    until_leads(&client, NodeId(1), |leads| leads > 0).await;
+    cluster.faults(1).unwrap().stall_log();
+    // Something has to be written for the silence to be heard.
+    write_all(&client, 20..40).await;
+    until_leads(&client, NodeId(1), |leads| leads == 0).await;
+    write_all(&client, 40..60).await;
+    read_all(&client, 0..60).await;
+    cluster.faults(1).unwrap().resume_log();
+    // From then on its acknowledgements are needed again.
+    until_seen(&client, NodeId(1), |followed| followed.active).await;
+    cluster.kill(2).unwrap();
+    write_all(&client, 60..80).await;
+    read_all(&client, 0..80).await;
+}
+
+#[tokio::test]
+async fn a_failed_sync_stops_the_node_and_nothing_acknowledged_is_lost() {
+    let mut cluster = cluster(3).await;
+    let client = cluster.client().await.unwrap();
+    write_all(&client, 0..20).await;
+    cluster.faults(2).unwrap().fail_log();
+    write_all(&client, 20..40).await;
+    let ending = cluster.server(2).unwrap().ended().await;
+    let Ending::Failed(failure) = ending else { panic!("{ending:?}") };
+    assert_eq!((failure.trouble, failure.trouble.exit_code()), (Trouble::Disk, 6), "{failure}");
+    write_all(&client, 40..60).await;
+    cluster.kill(2).unwrap();
+    cluster.restart(2).unwrap();
+    cluster.ready().await.unwrap();
+    cluster.kill(3).unwrap();
+    read_all(&client, 0..60).await;
+}
+
+/// Waits until a node leads as many shards as is wanted.
+async fn until_leads(client: &Client, node: NodeId, is_so: fn(usize) -> bool) {
+    loop {
+        let status = client.status().await.unwrap();
+        let leads = status.shards.iter().filter(|shard| shard.leader == Some(node)).count();
+        if is_so(leads) && status.shards.iter().all(|shard| shard.leader.is_some()) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
 async fn health_readiness_and_metrics_are_told_over_http() {
     let cluster = cluster(1).await;
     let client = cluster.client().await.unwrap();

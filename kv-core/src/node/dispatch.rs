@@ -23,8 +23,10 @@ impl<S: StateStore> Node<S> {
             Input::Checkpoint(event) => self.checkpoint_event(event, now, outputs),
             Input::DiskFree { bytes } => {
                 let full = bytes < self.settings.disk_reserve_bytes;
-                if full && !self.disk_full {
-                    outputs.push(Output::Notice(Notice::DiskLow { free_bytes: bytes }));
+                match (self.disk_full, full) {
+                    (false, true) => outputs.push(Output::Notice(Notice::DiskLow { free_bytes: bytes })),
+                    (true, false) => outputs.push(Output::Notice(Notice::DiskEnough { free_bytes: bytes })),
+                    _ => {}
                 }
                 self.disk_full = full;
             }
@@ -35,8 +37,10 @@ impl<S: StateStore> Node<S> {
 
     fn tick(&mut self, now: Time, outputs: &mut Vec<Output>) {
         let stalled = self.batcher.tick() >= self.settings.election_ticks;
-        if stalled && !self.log_stalled {
-            outputs.push(Output::Notice(Notice::LogStalled));
+        match (self.log_stalled, stalled) {
+            (false, true) => outputs.push(Output::Notice(Notice::LogStalled)),
+            (true, false) => outputs.push(Output::Notice(Notice::LogAnswers)),
+            _ => {}
         }
         self.log_stalled = stalled;
         self.sessions_bytes = self.replicas.values().filter_map(Replica::state).map(ShardState::sessions_bytes).sum();

@@ -203,11 +203,16 @@ impl<S: StateStore> Node<S> {
             sessions_bytes: self.sessions_bytes,
             tables_bytes: self.tables_bytes,
         };
-        if let Ok(result) = catch_unwind(AssertUnwindSafe(|| work(&mut *replica, &mut cx))) {
-            return Some(result);
+        match catch_unwind(AssertUnwindSafe(|| work(&mut *replica, &mut cx))) {
+            Ok(result) => Some(result),
+            Err(panic) => {
+                let said = panic.downcast_ref::<String>().map(String::as_str);
+                let said = said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+                let reason = format!("its group reached a state that must be impossible: {said}");
+                replica.quarantine(&reason, &mut cx);
+                None
+            }
         }
-        replica.quarantine("its group reached a state that raft holds to be impossible", &mut cx);
-        None
     }
 
     fn dirty(&mut self, shard: ShardId) {

@@ -55,6 +55,7 @@ impl Peer for PeerService {
         let shared = Arc::clone(&self.shared);
         let content = match greet(&shared, &hello) {
             Ok(caller) => {
+                shared.contacts.accept(caller.node);
                 tokio::spawn(read(Arc::clone(&shared), caller, inbound, answers.clone()));
                 Content::Welcome(v1::PeerWelcome {
                     protocol: PROTOCOL,
@@ -64,7 +65,10 @@ impl Peer for PeerService {
                 })
             }
             Err(refusal) => {
-                tracing::warn!(from = hello.node, reason = %refusal.message, "a node was refused");
+                // A link that was cut by request is no news.
+                if refusal.reason() != v1::RefusalReason::Unspecified {
+                    shared.contacts.refuse(hello.node, &refusal.message);
+                }
                 Content::Refusal(refusal)
             }
         };
@@ -143,7 +147,7 @@ async fn read(
                     Ok(FromPeer::Node(_)) if !caller.is_member => {}
                     Ok(message) => shared.inbox.push_peer(caller.node, message).await,
                     Err(error) => {
-                        tracing::warn!(from = %caller.node, %error, "a message of a peer was refused");
+                        shared.refused_messages.refused(caller.node, &error, &shared.metrics);
                     }
                 }
             }

@@ -14,7 +14,7 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Streaming, transport::Endpoint};
 
-use super::{FRAME_BYTES_MAX, Refusals, queue::LaneQueue};
+use super::{Contact, FRAME_BYTES_MAX, Refusals, queue::LaneQueue};
 use crate::{convert::id_to_wire, inbox::Event, services, shared::Shared};
 
 /// How long a connection may take to be made, and again to be greeted.
@@ -62,7 +62,11 @@ impl LaneTask {
         }
         let mut pause = PAUSE_MIN;
         for attempt in 0.. {
-            self.shared.links.until(self.shared.node, self.to, true).await;
+            if !self.shared.links.allows(self.shared.node, self.to) {
+                self.say(Contact::Cut);
+                self.shared.links.until(self.shared.node, self.to, true).await;
+                self.say(Contact::Allowed);
+            }
             self.queue.begin();
             let broken = self.connect(attempt).await;
             let lost = self.queue.fail();
@@ -75,9 +79,20 @@ impl LaneTask {
                 self.shared.inbox.push(Event::Input(Input::Undelivered { to: self.to, shard: None }));
             }
             tracing::debug!(peer = %self.to, lane = ?self.lane, %reason, "no connection");
+            // One that breaks and is made again at once is no news.
+            if !was_up && self.shared.links.allows(self.shared.node, self.to) {
+                self.say(Contact::Lost(reason));
+            }
             pause = if was_up { PAUSE_MIN } else { (pause * 2).min(PAUSE_MAX) };
             // Jitter: nodes that lost each other at one moment need not meet again at one moment.
             sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+        }
+    }
+
+    /// Tells what is news. The main connection stands for all; before the founding it is said for whom the node waits.
+    fn say(&self, contact: Contact) {
+        if self.lane == Lane::Main && self.shared.cluster.get().is_some() {
+            self.shared.contacts.to(self.to, contact);
         }
     }
 
@@ -96,6 +111,7 @@ impl LaneTask {
         };
         self.refusals.accepted(self.to);
         tracing::debug!(peer = %self.to, lane = ?self.lane, %address, "connected");
+        self.say(Contact::Reached);
         self.pump(envelopes, inbound, founded).await
     }
 

@@ -5,6 +5,7 @@
 
 mod accept;
 mod connect;
+mod contact;
 mod queue;
 
 use std::{
@@ -20,8 +21,8 @@ use kv_core::{
 };
 use kv_proto::v1;
 
-pub(crate) use self::accept::PeerService;
-use self::queue::LaneQueue;
+pub(crate) use self::{accept::PeerService, contact::Contacts};
+use self::{contact::Contact, queue::LaneQueue};
 use crate::{
     convert::{founding_to_wire, message_to_wire},
     inbox::Event,
@@ -47,7 +48,7 @@ impl Peers {
             for lane in [Lane::Main, Lane::Bulk, Lane::Snapshot] {
                 let queue = Arc::new(LaneQueue::new(lane));
                 let task = connect::LaneTask::new(*node, lane, &queue, shared, &refusals);
-                tokio::spawn(task.run());
+                shared.spawn("a connection to a peer", task.run());
                 lanes.insert((*node, lane), queue);
             }
         }
@@ -107,12 +108,14 @@ impl Refusals {
                     );
                     shared.stop.fail(Trouble::DataDirectory, message);
                 } else {
-                    tracing::error!(peer = %by, reason = %refusal.message, "a peer belongs to another cluster");
+                    shared.contacts.to(by, Contact::Refused(refusal.message.clone()));
                 }
             }
-            v1::RefusalReason::WrongNode | v1::RefusalReason::Protocol | v1::RefusalReason::Unspecified => {
-                tracing::error!(peer = %by, reason = %refusal.message, "a peer refuses this node");
+            v1::RefusalReason::WrongNode | v1::RefusalReason::Protocol => {
+                shared.contacts.to(by, Contact::Refused(refusal.message.clone()));
             }
+            // Nothing that this version knows to be wrong: it is as good as not reached.
+            v1::RefusalReason::Unspecified => {}
         }
     }
 

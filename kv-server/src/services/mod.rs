@@ -50,7 +50,7 @@ pub(crate) async fn serve_clients(door: Door, shared: Arc<Shared>) {
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()
         .expect("the committed descriptors decode");
-    tokio::spawn(tell_health(Arc::clone(&shared), reporter));
+    shared.spawn("the health service", tell_health(Arc::clone(&shared), reporter));
     let kv = KvServer::new(KvService::new(&shared))
         .max_decoding_message_size(CLIENT_MESSAGE_BYTES_MAX)
         .max_encoding_message_size(CLIENT_MESSAGE_BYTES_MAX);
