@@ -31,6 +31,10 @@ mutants:
 regenerate:
     KV_REGENERATE=1 cargo test -p kv-proto
 
+# The traces of the golden scripts in tests/scripts. What they expect is checked all the same.
+regenerate-scripts:
+    KV_REGENERATE=1 cargo test -p kv-tests --test scripts
+
 # Advisories, licences, bans, sources.
 deny:
     cargo deny check

@@ -3,6 +3,7 @@
 pub mod check;
 pub mod disk;
 pub mod history;
+pub mod script;
 pub mod sim;
 
 /// The README's code, compiled.
