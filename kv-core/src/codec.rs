@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 
 /// Bytes that don't decode: what was expected where.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,8 +85,9 @@ impl Reader {
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], CodecError> {
-        let bytes = self.take(N)?;
-        Ok(<[u8; N]>::try_from(&bytes[..]).expect("exactly N bytes were taken"))
+        let bytes = *self.rest.first_chunk::<N>().ok_or(CodecError("more bytes"))?;
+        self.rest.advance(N);
+        Ok(bytes)
     }
 
     /// Reads one byte.

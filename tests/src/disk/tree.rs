@@ -111,6 +111,8 @@ impl Tree {
     /// Makes the names of a directory durable. A rename from one directory to another is durable after both.
     pub(crate) fn sync_directory(&mut self, inode: Inode) {
         let mut position = 0;
+        // Only what loses a name can become unreachable; most syncs of a directory take none away.
+        let mut unnamed = false;
         while position < self.pending.len() {
             self.pending[position].waits_for.remove(&inode);
             if !self.pending[position].waits_for.is_empty() {
@@ -122,11 +124,15 @@ impl Tree {
                 let overtaken = |change: &(Inode, String, _)| {
                     done.changes.iter().any(|newer| (newer.0, &newer.1) == (change.0, &change.1))
                 };
+                let before = earlier.changes.len();
                 earlier.changes.retain(|change| !overtaken(change));
+                unnamed |= earlier.changes.len() < before;
             }
-            self.make_durable(done);
+            unnamed |= self.make_durable(done);
         }
-        self.forget_unreachable();
+        if unnamed {
+            self.forget_unreachable();
+        }
     }
 
     /// Files with sectors that a crash may lose, by the name they have now.
@@ -190,12 +196,19 @@ impl Tree {
         self.pending.push(Operation { changes, waits_for });
     }
 
-    fn make_durable(&mut self, operation: Operation) {
-        for (directory, name, inode) in operation.changes {
-            if let Some(Object::Directory { durable, .. }) = self.inodes.get_mut(&directory) {
-                set(durable, &name, inode);
-            }
+    /// Makes a change of names durable; true if something may have lost its last name by it.
+    fn make_durable(&mut self, operation: Operation) -> bool {
+        let mut unnamed = false;
+        for (directory, name, inode) in &operation.changes {
+            let Some(Object::Directory { durable, .. }) = self.inodes.get_mut(directory) else {
+                unnamed = true;
+                continue;
+            };
+            let before = set(durable, name, *inode);
+            // What is renamed keeps a name.
+            unnamed |= before.is_some() && operation.changes.iter().all(|(.., other)| *other != before);
         }
+        unnamed
     }
 
     fn forget_unreachable(&mut self) {
@@ -229,9 +242,9 @@ impl Tree {
     }
 }
 
-fn set(names: &mut BTreeMap<String, Inode>, name: &str, inode: Option<Inode>) {
+fn set(names: &mut BTreeMap<String, Inode>, name: &str, inode: Option<Inode>) -> Option<Inode> {
     match inode {
         Some(inode) => names.insert(name.to_owned(), inode),
         None => names.remove(name),
-    };
+    }
 }

@@ -11,7 +11,7 @@ use kv_core::{
     io::{Answer, Operation, Output},
     log::record::{EntryKind, LogBatch, LogEntry, Record, Recovered},
     message::{PeerMessage, RaftMessage, RaftMessageKind},
-    node::{self, AppliedEntry},
+    node::{self, AppliedEntry, ShardStatus},
     types::{Digest, LogIndex, NodeId, ReplicaId, RequestId, ShardId, Term},
 };
 
@@ -116,7 +116,10 @@ impl World {
     /// Tells what a turn of a node did: roles before messages, what was applied before the answers, its new looks last.
     pub(super) fn judge_turn(&mut self, node: usize, outputs: &[Output]) {
         let mut facts = std::mem::take(&mut self.facts);
-        self.roles(node, &mut facts);
+        let mut statuses = std::mem::take(&mut self.statuses);
+        let process = self.machines[node].process.as_ref().expect("it just took a turn");
+        statuses.extend(process.node.changed_shards().iter().filter_map(|shard| process.node.shard_status(*shard)));
+        self.roles(node, &statuses, &mut facts);
         for output in outputs {
             match output {
                 // Alone, a node may lead before its vote is synced, lose both, and lead in the same term again: its log counts
@@ -133,15 +136,17 @@ impl World {
                 _ => {}
             }
         }
-        self.applied(node, &mut facts);
+        self.applied(node, &statuses, &mut facts);
         for output in outputs {
             if let Output::Reply { request, result: Ok(answer) } = output {
                 self.answered(node, *request, answer, &mut facts);
             }
         }
-        self.looks(node, &mut facts);
+        self.looks(node, &statuses, &mut facts);
         self.tell(&mut facts);
         self.facts = facts;
+        statuses.clear();
+        self.statuses = statuses;
     }
 
     fn tell(&mut self, facts: &mut Vec<Fact>) {
@@ -239,17 +244,17 @@ impl World {
         }
     }
 
-    fn roles(&mut self, node: usize, facts: &mut Vec<Fact>) {
+    fn roles(&mut self, node: usize, statuses: &[ShardStatus], facts: &mut Vec<Fact>) {
         let process = self.machines[node].process.as_ref().expect("it just took a turn");
-        for shard in process.node.changed_shards() {
-            let Some(status) = process.node.shard_status(*shard) else { continue };
-            let known = self.judge.known(node, *shard);
+        for status in statuses {
+            let shard = status.shard;
+            let known = self.judge.known(node, shard);
             let led = known.view.role == Role::Leader && known.view.term == status.term;
-            known.view.place = Place { node: NodeId(node as u64 + 1), shard: *shard, replica: status.replica };
+            known.view.place = Place { node: NodeId(node as u64 + 1), shard, replica: status.replica };
             if status.role == node::Role::Leader && !led {
                 self.counts.elections += 1;
                 let mut last_index = status.last_index;
-                while process.node.entry(*shard, last_index).is_some_and(|entry| entry.term == status.term) {
+                while process.node.entry(shard, last_index).is_some_and(|entry| entry.term == status.term) {
                     last_index.0 -= 1;
                 }
                 facts.push(Fact::BecameLeader { place: known.view.place, term: status.term, last_index });
@@ -336,14 +341,14 @@ impl World {
         }
     }
 
-    fn applied(&mut self, node: usize, facts: &mut Vec<Fact>) {
+    fn applied(&mut self, node: usize, statuses: &[ShardStatus], facts: &mut Vec<Fact>) {
         let process = self.machines[node].process.as_mut().expect("it just took a turn");
         for entry in process.node.take_applied() {
             self.counts.applied += 1;
             self.trace.note([entry.shard.0, entry.index.0, entry.term.0]);
             let place = self.judge.place(node, entry.shard);
-            let process = self.machines[node].process.as_ref().expect("it just took a turn");
-            let term = process.node.shard_status(entry.shard).map_or(entry.term, |status| status.term);
+            let status = statuses.iter().find(|status| status.shard == entry.shard);
+            let term = status.map_or(entry.term, |status| status.term);
             self.commit(node, entry.shard, entry.index, term, facts);
             match applied_commands(&entry) {
                 Ok(commands) => facts.push(Fact::Applied {
@@ -371,15 +376,10 @@ impl World {
         }
     }
 
-    fn looks(&mut self, node: usize, facts: &mut Vec<Fact>) {
-        let shards: Vec<_> = {
-            let process = self.machines[node].process.as_ref().expect("it just took a turn");
-            process.node.changed_shards().iter().copied().collect()
-        };
-        for shard in shards {
-            let process = self.machines[node].process.as_ref().expect("it just took a turn");
-            let Some(status) = process.node.shard_status(shard) else { continue };
-            let mut view = super::machine::view(node, &status);
+    fn looks(&mut self, node: usize, statuses: &[ShardStatus], facts: &mut Vec<Fact>) {
+        for status in statuses {
+            let shard = status.shard;
+            let mut view = super::machine::view(node, status);
             if !status.live {
                 // While a state is loaded nothing is known of it.
                 view.applied = self.judge.known(node, shard).view.applied;

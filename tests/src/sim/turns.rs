@@ -93,7 +93,8 @@ impl World {
         for to in 0..self.machines.len() {
             for lane in 0..LANES {
                 if !self.envelopes[to * LANES + lane].is_empty() {
-                    let messages = std::mem::take(&mut self.envelopes[to * LANES + lane]);
+                    let empty = self.spare.pop().unwrap_or_default();
+                    let messages = std::mem::replace(&mut self.envelopes[to * LANES + lane], empty);
                     self.send(node, to, lane, messages);
                 }
             }
@@ -141,15 +142,16 @@ impl World {
         }
     }
 
-    pub(super) fn arrive(&mut self, from: usize, to: usize, messages: Vec<PeerMessage>) {
+    pub(super) fn arrive(&mut self, from: usize, to: usize, mut messages: Vec<PeerMessage>) {
         if self.machines[to].process.is_none() {
             let start = self.machines[from].start;
             let at = self.now + self.plan.links.delay_micros_min;
             self.queue.push(at, Event::Undelivered { node: from, start, to });
             return;
         }
-        for message in messages {
+        for message in messages.drain(..) {
             self.give(to, Input::Peer { from: NodeId(from as u64 + 1), message });
         }
+        self.spare.push(messages);
     }
 }

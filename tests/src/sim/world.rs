@@ -9,6 +9,7 @@ use kv_core::{
     error::Error,
     io::{Answer, Input, Operation, Output, Request},
     message::PeerMessage,
+    node::ShardStatus,
     router::Last,
     types::{NodeId, RequestId, ShardId, Time},
 };
@@ -96,9 +97,12 @@ pub struct World {
     /// What a machine does to its disk, if that is recorded.
     pub(super) tape: Option<Tape>,
     pub(super) facts: Vec<Fact>,
+    pub(super) statuses: Vec<ShardStatus>,
     pub(super) outputs: Vec<Output>,
     pub(super) inputs: Vec<Input>,
     pub(super) envelopes: Vec<Vec<PeerMessage>>,
+    /// Empty envelopes, to be used again.
+    pub(super) spare: Vec<Vec<PeerMessage>>,
 }
 
 impl World {
@@ -131,9 +135,11 @@ impl World {
             own_requests: 0,
             tape: None,
             facts: Vec::new(),
+            statuses: Vec::new(),
             outputs: Vec::new(),
             inputs: Vec::new(),
             envelopes: (0..machines.len() * LANES).map(|_| Vec::new()).collect(),
+            spare: Vec::new(),
             machines,
             plan,
         };
