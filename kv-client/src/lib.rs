@@ -49,6 +49,6 @@ pub use builder::{CONNECT_TIMEOUT_DEFAULT, ClientBuilder, DEADLINE_DEFAULT, ENDP
 pub use client::Client;
 pub use error::{Error, ErrorKind, Outcome, Result};
 pub use kv_core::types::{ClusterId, KEY_BYTES_MAX, LogIndex, MapVersion, Term, VALUE_BYTES_MAX};
-pub use requests::{Call, Delete, GET_MANY_AT_ONCE, Get, GetMany, Put, WaitDurable};
+pub use requests::{Call, Change, Delete, Deleting, GET_MANY_AT_ONCE, Get, GetMany, Put, Putting, WaitDurable};
 pub use status::{ClusterStatus, Followed, NodeReport, NodeStatus, ReplicaReport, ReplicaStatus, Role, ShardStatus};
 pub use types::{Consistency, Durability, Entry, Fate, NodeId, Previous, Read, Receipt, Revision, ShardId, Token};

@@ -2,6 +2,7 @@
 
 use std::{
     future::{Future, IntoFuture},
+    marker::PhantomData,
     pin::Pin,
     time::Duration,
 };
@@ -76,102 +77,86 @@ impl IntoFuture for Get {
     }
 }
 
-/// A write of one key; made by [`Client::put`].
+/// A write of one key, `What` being what is done to it: [`Put`] or [`Delete`].
 #[derive(Debug)]
 #[must_use = "nothing is written until it is awaited"]
-pub struct Put {
+pub struct Change<What> {
     client: Client,
     write: Result<Write>,
     deadline: Option<Duration>,
+    what: PhantomData<fn() -> What>,
+}
+
+/// Of a [`Change`]: the key gets a value.
+#[derive(Debug)]
+pub enum Putting {}
+
+/// Of a [`Change`]: the key is deleted.
+#[derive(Debug)]
+pub enum Deleting {}
+
+/// A put of one key; made by [`Client::put`].
+pub type Put = Change<Putting>;
+
+/// A delete of one key; made by [`Client::delete`].
+pub type Delete = Change<Deleting>;
+
+impl<What> Change<What> {
+    fn of(client: Client, key: &[u8], value: Option<Result<Value>>) -> Self {
+        let write = key_of(key).and_then(|key| {
+            let value = value.transpose()?;
+            Ok(Write { key, value, condition: Condition::Always, return_previous: false, durability: None })
+        });
+        Self { client, write, deadline: None, what: PhantomData }
+    }
+
+    /// Only if the key's revision is this one; otherwise it fails with `Conflict`.
+    pub fn if_revision(self, revision: Revision) -> Self {
+        self.with(|write| write.condition = Condition::RevisionIs(revision))
+    }
+
+    /// Answers what the key held before.
+    pub fn return_previous(self) -> Self {
+        self.with(|write| write.return_previous = true)
+    }
+
+    /// When the write is acknowledged.
+    pub fn durability(self, durability: Durability) -> Self {
+        self.with(|write| write.durability = Some(durability))
+    }
+
+    /// Time for the call.
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = Some(deadline);
+        self
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut Write)) -> Self {
+        if let Ok(write) = &mut self.write {
+            change(write);
+        }
+        self
+    }
 }
 
 impl Put {
     pub(crate) fn new(client: Client, key: &[u8], value: Bytes) -> Self {
-        let value = Value::new(value).map_err(Error::from);
-        let write = key_of(key).and_then(|key| Ok(plain(key, Some(value?))));
-        Self { client, write, deadline: None }
+        Self::of(client, key, Some(Value::new(value).map_err(Error::from)))
     }
 
     /// Only if the key is absent; otherwise it fails with `Conflict`.
-    pub fn if_absent(mut self) -> Self {
-        self.write = self.write.map(|write| Write { condition: Condition::Absent, ..write });
-        self
+    pub fn if_absent(self) -> Self {
+        self.with(|write| write.condition = Condition::Absent)
     }
-
-    /// Only if the key's revision is this one; otherwise it fails with `Conflict`.
-    pub fn if_revision(mut self, revision: Revision) -> Self {
-        self.write = self.write.map(|write| Write { condition: Condition::RevisionIs(revision), ..write });
-        self
-    }
-
-    /// Answers what the key held before.
-    pub fn return_previous(mut self) -> Self {
-        self.write = self.write.map(|write| Write { return_previous: true, ..write });
-        self
-    }
-
-    /// When the write is acknowledged.
-    pub fn durability(mut self, durability: Durability) -> Self {
-        self.write = self.write.map(|write| Write { durability: Some(durability), ..write });
-        self
-    }
-
-    /// Time for the call.
-    pub fn deadline(mut self, deadline: Duration) -> Self {
-        self.deadline = Some(deadline);
-        self
-    }
-}
-
-impl IntoFuture for Put {
-    type Output = Result<Receipt>;
-    type IntoFuture = Call<Self::Output>;
-
-    fn into_future(self) -> Self::IntoFuture {
-        Box::pin(run_write(self.client, self.write, self.deadline))
-    }
-}
-
-/// A delete of one key; made by [`Client::delete`].
-#[derive(Debug)]
-#[must_use = "nothing is deleted until it is awaited"]
-pub struct Delete {
-    client: Client,
-    write: Result<Write>,
-    deadline: Option<Duration>,
 }
 
 impl Delete {
     pub(crate) fn new(client: Client, key: &[u8]) -> Self {
-        Self { client, write: key_of(key).map(|key| plain(key, None)), deadline: None }
-    }
-
-    /// Only if the key's revision is this one; otherwise it fails with `Conflict`.
-    pub fn if_revision(mut self, revision: Revision) -> Self {
-        self.write = self.write.map(|write| Write { condition: Condition::RevisionIs(revision), ..write });
-        self
-    }
-
-    /// Answers what the key held before.
-    pub fn return_previous(mut self) -> Self {
-        self.write = self.write.map(|write| Write { return_previous: true, ..write });
-        self
-    }
-
-    /// When the delete is acknowledged.
-    pub fn durability(mut self, durability: Durability) -> Self {
-        self.write = self.write.map(|write| Write { durability: Some(durability), ..write });
-        self
-    }
-
-    /// Time for the call.
-    pub fn deadline(mut self, deadline: Duration) -> Self {
-        self.deadline = Some(deadline);
-        self
+        Self::of(client, key, None)
     }
 }
 
-impl IntoFuture for Delete {
+impl<What> IntoFuture for Change<What> {
     type Output = Result<Receipt>;
     type IntoFuture = Call<Self::Output>;
 
@@ -269,10 +254,6 @@ async fn run_write(client: Client, write: Result<Write>, deadline: Option<Durati
         Answer::Receipt(receipt) => Ok(receipt),
         other => Err(misfit(&other)),
     }
-}
-
-fn plain(key: Key, value: Option<Value>) -> Write {
-    Write { key, value, condition: Condition::Always, return_previous: false, durability: None }
 }
 
 fn key_of(key: &[u8]) -> Result<Key> {
