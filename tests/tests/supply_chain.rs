@@ -207,6 +207,23 @@ fn the_client_links_no_consensus_code() {
     }
 }
 
+/// Otherwise the README's first command builds much of what a build of the workspace has just made a second time.
+#[test]
+fn the_server_alone_is_built_with_the_features_that_it_has_in_the_workspace() {
+    let built = |packages: &[&str]| {
+        let kinds = ["-e", "normal,build", "--prefix", "none", "--no-dedupe", "--format", "{p} {f}"];
+        let output = cargo().args(["tree", "--locked", "--offline"]).args(packages).args(kinds).output();
+        let output = output.expect("cargo runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let tree = String::from_utf8(output.stdout).expect("cargo speaks UTF-8");
+        tree.lines().map(str::to_owned).collect::<BTreeSet<_>>()
+    };
+    let (server, workspace) = (built(&["-p", "kv-server"]), built(&["--workspace"]));
+    assert!(server.len() > 100, "the tree was not understood");
+    let differ: Vec<_> = server.difference(&workspace).collect();
+    assert!(differ.is_empty(), "{differ:#?}");
+}
+
 #[test]
 fn every_exception_has_a_reason_and_is_needed() {
     let exceptions = read("deny.toml");
