@@ -114,6 +114,10 @@ pub enum Previous {
     Unavailable,
 }
 
+/// Most commands in one batch. A batch with more does not decode: the smallest command takes one byte there and over a
+/// hundred once it is decoded. A leader never comes near it: see [`encoded_bytes_about`].
+pub const BATCH_COMMANDS_MAX: usize = 16_384;
+
 const FORMAT: u8 = 1;
 
 const TAG_WRITE: u8 = 1;
@@ -151,6 +155,9 @@ pub fn decode_batch(data: &Bytes) -> Result<Vec<Command>, CodecError> {
         return Err(CodecError("a command batch of format 1"));
     }
     let count = reader.count(1)?;
+    if count > BATCH_COMMANDS_MAX {
+        return Err(CodecError("a batch of at most 16,384 commands"));
+    }
     let mut commands = Vec::new();
     for _ in 0..count {
         commands.push(decode(&mut reader)?);
@@ -159,7 +166,8 @@ pub fn decode_batch(data: &Bytes) -> Result<Vec<Command>, CodecError> {
     Ok(commands)
 }
 
-/// About how many bytes a command takes in an entry; never fewer than it takes.
+/// About how many bytes a command takes in an entry; never fewer than it takes, and at least 64, so that an entry of 1 MiB
+/// has at most [`BATCH_COMMANDS_MAX`].
 #[must_use]
 pub fn encoded_bytes_about(command: &Command) -> usize {
     match command {
@@ -170,7 +178,7 @@ pub fn encoded_bytes_about(command: &Command) -> usize {
             };
             64 + write.key.as_bytes().len() + value
         }
-        Command::OpenSession => 1,
+        Command::OpenSession => 64,
         Command::DescribeNode(node) => 64 + node.text_bytes(),
     }
 }

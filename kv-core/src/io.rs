@@ -215,8 +215,10 @@ pub enum Notice {
     Refused {
         /// The peer.
         from: NodeId,
-        /// Why.
-        reason: String,
+        /// The shard that it was about; `None` for the map's messages.
+        shard: Option<ShardId>,
+        /// Why: one of a few sentences, so that they can be counted.
+        reason: &'static str,
     },
     /// The log's disk has been silent for an election timeout; leaderships are handed over.
     LogStalled,

@@ -28,7 +28,6 @@ pub(crate) struct Metrics {
     log_batch_records: Histogram,
     log_bytes: Gauge,
     undelivered: Counter,
-    peer_messages_refused: Counter,
     requests: Counter,
 }
 
@@ -53,7 +52,6 @@ impl Metrics {
             log_batch_records: histogram(&recorder, "kv_log_batch_records"),
             log_bytes: gauge(&recorder, "kv_log_bytes"),
             undelivered: counter(&recorder, "kv_peer_messages_undelivered_total"),
-            peer_messages_refused: counter(&recorder, "kv_peer_messages_refused_total"),
             requests: counter(&recorder, "kv_requests_total"),
             recorder,
         }
@@ -79,9 +77,16 @@ impl Metrics {
         self.undelivered.increment(1);
     }
 
-    /// A message of a peer was refused.
-    pub(crate) fn peer_message_refused(&self) {
-        self.peer_messages_refused.increment(1);
+    /// A message of a peer was refused, for one of a few reasons.
+    pub(crate) fn peer_message_refused(&self, reason: &'static str) {
+        let key = Key::from_parts("kv_peer_messages_refused_total", vec![Label::new("reason", reason)]);
+        self.recorder.register_counter(&key, &METADATA).increment(1);
+    }
+
+    /// A node was refused when it said hello, for one of a few reasons.
+    pub(crate) fn peer_refused(&self, reason: &'static str) {
+        let key = Key::from_parts("kv_peers_refused_total", vec![Label::new("reason", reason)]);
+        self.recorder.register_counter(&key, &METADATA).increment(1);
     }
 
     /// A request was answered with an error.
@@ -137,7 +142,8 @@ const DESCRIPTIONS: &[(&str, Option<Unit>, &str)] = &[
     ("kv_log_batch_records", None, "Records in one batch of the log."),
     ("kv_log_bytes", None, "Size of the log's segments."),
     ("kv_peer_messages_undelivered_total", None, "Messages to peers that were dropped."),
-    ("kv_peer_messages_refused_total", None, "Messages of peers that can't be right, and were not taken."),
+    ("kv_peer_messages_refused_total", None, "Messages of peers that can't be right, and were not taken, by reason."),
+    ("kv_peers_refused_total", None, "Nodes that were refused when they said hello, by reason."),
     ("kv_requests_total", None, "Requests taken."),
     ("kv_requests_failed_total", None, "Requests answered with an error, by kind."),
     ("kv_ready", None, "1 if the node takes traffic."),
@@ -183,12 +189,16 @@ mod tests {
         let (one, other) = (Metrics::new(), Metrics::new());
         one.turn(3, 2, Duration::from_micros(60));
         one.refused(ErrorKind::Overloaded);
+        one.peer_message_refused("it has no term");
+        one.peer_refused("REFUSAL_REASON_WIPED");
         one.log_synced(Duration::from_micros(700), 4, 4096);
         let text = one.render(&Report::default());
         assert!(text.contains("kv_turns_total 1"), "{text}");
         assert!(text.contains("kv_requests_failed_total{kind=\"Overloaded\"} 1"), "{text}");
         assert!(text.contains("kv_log_sync_seconds_bucket{le=\"0.001\"} 1"), "{text}");
         assert!(text.contains("kv_log_bytes 4096"), "{text}");
+        assert!(text.contains("kv_peer_messages_refused_total{reason=\"it has no term\"} 1"), "{text}");
+        assert!(text.contains("kv_peers_refused_total{reason=\"REFUSAL_REASON_WIPED\"} 1"), "{text}");
         assert!(!other.render(&Report::default()).contains("kv_turns_total 1"));
     }
 }

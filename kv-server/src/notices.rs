@@ -67,11 +67,11 @@ pub(crate) struct RefusedMessages {
 }
 
 impl RefusedMessages {
-    /// A message was refused.
-    pub(crate) fn refused(&self, from: NodeId, reason: &dyn Display, metrics: &Metrics) {
-        metrics.peer_message_refused();
+    /// A message was refused, for one of a few reasons; `what` says more of it.
+    pub(crate) fn refused(&self, from: NodeId, reason: &'static str, what: &dyn Display, metrics: &Metrics) {
+        metrics.peer_message_refused(reason);
         if let Some(unnamed) = self.seldom.now() {
-            tracing::warn!(%from, %reason, unnamed, "a message of a peer was refused");
+            tracing::warn!(%from, reason, %what, unnamed, "a message of a peer was refused");
         }
     }
 }
@@ -90,7 +90,10 @@ pub(crate) fn tell(notice: &Notice, shared: &Shared) {
         Notice::StateLost { shard, reason } => {
             tracing::warn!(%shard, %reason, "a replica takes its state from a peer");
         }
-        Notice::Refused { from, reason } => shared.refused_messages.refused(*from, reason, &shared.metrics),
+        Notice::Refused { from, shard, reason } => {
+            let what = shard.map_or_else(|| "the map".to_owned(), |shard| format!("shard {shard}"));
+            shared.refused_messages.refused(*from, reason, &what, &shared.metrics);
+        }
         Notice::LogStalled => {
             tracing::error!("the log's disk does not answer; leaderships are handed over");
         }

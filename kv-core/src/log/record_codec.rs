@@ -197,10 +197,12 @@ mod tests {
     }
 
     prop_compose! {
-        fn configurations()(voters in prop::collection::vec(numbers(), 0..4), auto_leave: bool, node in numbers()) -> Configuration {
+        fn configurations()(voters in prop::collection::btree_set(1..=u64::MAX, 0..4), joint: bool, node in numbers()) -> Configuration {
             let voters: Vec<_> = voters.into_iter().map(ReplicaId).collect();
             let nodes = voters.iter().map(|replica| (*replica, NodeId(node))).collect();
-            Configuration { learners: voters.clone(), voters, auto_leave, nodes, ..Configuration::default() }
+            let voters_outgoing = if joint { voters.clone() } else { Vec::new() };
+            let auto_leave = !voters_outgoing.is_empty();
+            Configuration { voters, voters_outgoing, auto_leave, nodes, ..Configuration::default() }
         }
     }
 

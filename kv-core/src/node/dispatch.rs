@@ -69,12 +69,20 @@ impl<S: StateStore> Node<S> {
             }
             _ => {}
         }
-        let Some(shard) = message.shard().filter(|shard| self.replicas.contains_key(shard)) else {
-            return Self::refuse(from, "it is about a shard that does not stand here", outputs);
+        let about = message.shard();
+        let Some(shard) = about.filter(|shard| self.replicas.contains_key(shard)) else {
+            return Self::refuse(from, about, "it is about a shard that does not stand here", outputs);
         };
+        if matches!(&message, PeerMessage::Raft { message, .. } if message.snapshot.is_some()) {
+            return Self::refuse(
+                from,
+                about,
+                "a snapshot comes as an offer, so that its files are here first",
+                outputs,
+            );
+        }
         self.on(shard, now, outputs, |replica, cx| match message {
-            // A snapshot comes as an offer, so that its files are here before raft sees it.
-            PeerMessage::Raft { message, .. } if message.snapshot.is_none() => replica.step(from, &message, cx),
+            PeerMessage::Raft { message, .. } => replica.step(from, &message, cx),
             PeerMessage::ReadProbe { probe, .. } => replica.probed(from, probe, cx),
             PeerMessage::ReadProbeAnswer { probe, index, .. } => replica.probe_answered(probe, index),
             PeerMessage::SnapshotOffer { stream, manifest, message, .. } => {

@@ -9,7 +9,7 @@ use crate::{
     disk::StateStore,
     io::Output,
     message::PeerMessage,
-    shard_map::{CheckedMap, NodeDescription, ShardMap},
+    shard_map::{ADDRESS_BYTES_MAX, CheckedMap, NodeDescription, ShardMap},
     types::{META_SHARD, MapVersion, NodeId},
 };
 
@@ -17,6 +17,10 @@ use crate::{
 const MAP_TICKS: u64 = 20;
 /// The same while addresses are lacking on the map: without them nobody finds the nodes.
 const MAP_TICKS_LACKING: u64 = 2;
+
+/// The greatest version of a map that is taken: far above what the meta shard's revision reaches, so that a newer one is
+/// never shut out.
+const VERSION_MAX: u64 = u64::MAX / 2;
 
 #[derive(Debug)]
 pub(super) struct MapKeeper {
@@ -130,11 +134,12 @@ impl<S: StateStore> Node<S> {
         let known = self.keeper.founding.nodes.iter().find(|node| node.node == from);
         let honest = description.node == from
             && description.weight > 0
+            && texts(description).iter().all(|text| text.len() <= ADDRESS_BYTES_MAX)
             && known.is_some_and(|known| known.incarnation == description.incarnation);
         if honest {
             self.record(description);
         } else {
-            Self::refuse(from, "it describes another node than itself", outputs);
+            Self::refuse(from, None, "it describes another node than itself, or none that can be", outputs);
         }
     }
 
@@ -148,10 +153,24 @@ impl<S: StateStore> Node<S> {
 
     /// A peer's map.
     pub(super) fn map_told(&mut self, from: NodeId, map: &ShardMap, outputs: &mut Vec<Output>) {
-        let same_shards = map.shards.len() == self.keeper.founding.shards.len();
-        if !same_shards || CheckedMap::new(map.clone()).is_err() {
-            return Self::refuse(from, "its map can't be right", outputs);
+        let founding = &self.keeper.founding;
+        // Nothing moves yet: what may differ from the founding is how nodes are reached.
+        let same = |(one, other): (&NodeDescription, &NodeDescription)| {
+            (one.node, one.incarnation) == (other.node, other.incarnation)
+        };
+        let is_ours = map.shards == founding.shards
+            && map.nodes.len() == founding.nodes.len()
+            && map.nodes.iter().zip(&founding.nodes).all(same);
+        if !is_ours || map.version.0 > VERSION_MAX || CheckedMap::new(map.clone()).is_err() {
+            return Self::refuse(from, None, "its map can't be right", outputs);
+        }
+        if !self.keeper.meta_nodes().any(|node| node == from) {
+            return Self::refuse(from, None, "it has no replica of the meta shard to have a map from", outputs);
         }
         self.take_map(map, outputs);
     }
+}
+
+fn texts(node: &NodeDescription) -> [&String; 3] {
+    [&node.peer_address, &node.client_address, &node.zone]
 }

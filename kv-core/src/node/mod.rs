@@ -289,8 +289,8 @@ impl<S: StateStore> Node<S> {
         !self.replicas.values().any(|replica| replica.leads() || replica.has_undecided())
     }
 
-    fn refuse(from: NodeId, reason: impl Into<String>, outputs: &mut Vec<Output>) {
-        outputs.push(Output::Notice(Notice::Refused { from, reason: reason.into() }));
+    fn refuse(from: NodeId, shard: Option<ShardId>, reason: &'static str, outputs: &mut Vec<Output>) {
+        outputs.push(Output::Notice(Notice::Refused { from, shard, reason }));
     }
 }
 

@@ -32,6 +32,8 @@ struct Outgoing {
     purpose: Purpose,
     quiet_ticks: u64,
     ticks: u64,
+    /// A piece is being read: what is asked for meanwhile is not, or a receiver could ask without end.
+    reading: bool,
 }
 
 #[derive(Debug)]
@@ -93,7 +95,7 @@ impl<S: StateStore> Node<S> {
         let Some(replica) = self.replicas.get(&shard).map(|replica| replica.id()) else { return false };
         let stream = self.unique.next_number();
         outputs.push(Output::Checkpoint(CheckpointJob::Offer { shard, replica, stream }));
-        self.streams.outgoing.insert(stream, Outgoing { shard, to, purpose, quiet_ticks: 0, ticks: 0 });
+        self.streams.outgoing.insert(stream, Outgoing { shard, to, purpose, quiet_ticks: 0, ticks: 0, reading: false });
         true
     }
 
@@ -147,7 +149,8 @@ impl<S: StateStore> Node<S> {
     ) {
         if let Some(outgoing) = self.streams.outgoing.get_mut(&stream).filter(|outgoing| outgoing.to == from) {
             outgoing.quiet_ticks = 0;
-            if file != KEEP_STREAM {
+            if file != KEEP_STREAM && !outgoing.reading {
+                outgoing.reading = true;
                 outputs.push(Output::Checkpoint(CheckpointJob::ReadPiece { stream, file, offset }));
             }
         }
@@ -162,7 +165,8 @@ impl<S: StateStore> Node<S> {
         bytes: bytes::Bytes,
         outputs: &mut Vec<Output>,
     ) {
-        if let Some(Outgoing { shard, to, .. }) = self.streams.outgoing.get(&stream) {
+        if let Some(Outgoing { shard, to, reading, .. }) = self.streams.outgoing.get_mut(&stream) {
+            *reading = false;
             let message = PeerMessage::SnapshotChunk { shard: *shard, stream, file, offset, bytes };
             outputs.push(Output::Send { to: *to, message });
         }

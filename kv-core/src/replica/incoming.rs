@@ -9,7 +9,12 @@
 
 use std::collections::VecDeque;
 
-use super::{Phase, Replica, context::Context, convert::message_to_raft, validate::Verdict};
+use super::{
+    Phase, Replica,
+    context::Context,
+    convert::message_to_raft,
+    validate::{INDEX_MAX, Verdict},
+};
 use crate::{
     checkpoint::job::{CheckpointJob, MANIFEST_FILES_MAX, Manifest},
     configuration::Configuration,
@@ -78,7 +83,7 @@ impl Replica {
             return;
         }
         if let Err(reason) = self.check_offer(from, &manifest, message.as_ref()) {
-            cx.notice(Notice::Refused { from, reason: format!("shard {}: {reason}", self.shard) });
+            cx.notice(Notice::Refused { from, shard: Some(self.shard), reason });
             return self.end_stream(from, stream, false, cx);
         }
         if let Some(message) = &message
@@ -95,6 +100,10 @@ impl Replica {
             return self.end_stream(from, stream, false, cx);
         }
         if let Some(old) = &mut self.incoming {
+            // Whoever offers one thing after another must not fill the checkpoint thread's queue: it is behind with the last.
+            if old.staging != staging && matches!(old.step, Step::Staging) {
+                return self.end_stream(from, stream, false, cx);
+            }
             if old.staging == staging {
                 // The same files again, from the same sender or another: go on where we are.
                 (old.from, old.stream, old.message) = (from, stream, message);
@@ -116,6 +125,9 @@ impl Replica {
     ) -> Result<(), &'static str> {
         if manifest.files.is_empty() || manifest.files.len() > MANIFEST_FILES_MAX {
             return Err("an offer of no files, or of too many");
+        }
+        if manifest.index.0 > INDEX_MAX || manifest.term > self.term_max() || manifest.term.0 == 0 {
+            return Err("an index or a term that no log reaches");
         }
         let plain = |name: &str| {
             !name.is_empty()

@@ -94,7 +94,7 @@ impl Replica {
             Verdict::Step => {}
             Verdict::Drop => return,
             Verdict::Refuse(reason) => {
-                return cx.notice(Notice::Refused { from, reason: format!("shard {}: {reason}", self.shard) });
+                return cx.notice(Notice::Refused { from, shard: Some(self.shard), reason });
             }
             Verdict::Quarantine(reason) => return self.quarantine(reason, cx),
         }

@@ -11,6 +11,14 @@ use crate::{
     types::{LogIndex, NodeId, ReplicaId, Term},
 };
 
+/// The largest index of a message that is taken. Far above what any log reaches, and far below what a u64 holds: an index is
+/// counted on from here without an overflow.
+pub(super) const INDEX_MAX: u64 = u64::MAX / 2;
+/// How far a message's term may be ahead of the replica's own. Whoever hears of a greater term takes it over, so that a bound
+/// on terms themselves would leave a group without leaders that was brought up to it by one lie; no honest replica is so
+/// many elections behind.
+pub(super) const TERMS_AHEAD_MAX: u64 = 1 << 32;
+
 /// What to do with a message from a peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
@@ -35,6 +43,9 @@ impl Replica {
         }
         if message.term.0 == 0 {
             return Verdict::Refuse("it has no term");
+        }
+        if !self.is_in_range(message) {
+            return Verdict::Refuse("an index or a term that no log reaches");
         }
         if message.snapshot.is_some() != (message.kind == RaftMessageKind::Snapshot) {
             return Verdict::Refuse("a snapshot's mark comes with a snapshot, and only with one");
@@ -66,6 +77,10 @@ impl Replica {
     }
 
     fn judge_append(&self, message: &RaftMessage) -> Verdict {
+        // raft takes the term of an index that is not in its log for 0, so that an append of term 0 would fit anywhere.
+        if message.log_term == Term(0) {
+            return Verdict::Refuse("the entry before its entries has no term");
+        }
         let mut index = message.index;
         let mut term = message.log_term;
         for entry in &message.entries {
@@ -95,6 +110,21 @@ impl Replica {
             return Verdict::Quarantine("a leader's log differs from this one at an index that is committed here");
         }
         Verdict::Step
+    }
+
+    /// Whether no number in it could make another overflow. The entries' indexes follow from the message's, their terms are
+    /// at most its own.
+    fn is_in_range(&self, message: &RaftMessage) -> bool {
+        let mark = message.snapshot.as_ref();
+        let indexes = [message.index, message.commit, message.reject_hint, mark.map_or(LogIndex(0), |mark| mark.index)];
+        let terms = [message.term, message.log_term, message.commit_term, mark.map_or(Term(0), |mark| mark.term)];
+        let term_max = self.term_max();
+        indexes.iter().all(|index| index.0 <= INDEX_MAX) && terms.iter().all(|term| *term <= term_max)
+    }
+
+    /// The greatest term of which a peer may speak.
+    pub(super) fn term_max(&self) -> Term {
+        Term(self.term().0.saturating_add(TERMS_AHEAD_MAX))
     }
 
     /// Whether a replica is in the group and can be handed the leadership.

@@ -67,6 +67,7 @@ impl Peer for PeerService {
             Err(refusal) => {
                 // A link that was cut by request is no news.
                 if refusal.reason() != v1::RefusalReason::Unspecified {
+                    shared.metrics.peer_refused(refusal.reason().as_str_name());
                     shared.contacts.refuse(hello.node, &refusal.message);
                 }
                 Content::Refusal(refusal)
@@ -147,7 +148,8 @@ async fn read(
                     Ok(FromPeer::Node(_)) if !caller.is_member => {}
                     Ok(message) => shared.inbox.push_peer(caller.node, message).await,
                     Err(error) => {
-                        shared.refused_messages.refused(caller.node, &error, &shared.metrics);
+                        let reason = "it is none that this version knows";
+                        shared.refused_messages.refused(caller.node, reason, &error, &shared.metrics);
                     }
                 }
             }

@@ -209,7 +209,7 @@ impl Words {
             Notice::Quarantined { shard, reason } if ours(shard) => format!("is out of service: {reason}"),
             Notice::Verified { shard, index } if ours(shard) => format!("is proven at {index}"),
             Notice::StateLost { shard, reason } if ours(shard) => format!("has lost its state: {reason}"),
-            Notice::Refused { from, reason } if reason.starts_with(&format!("shard {}:", self.shard)) => {
+            Notice::Refused { from, shard: Some(shard), reason } if ours(shard) => {
                 format!("refuses what n{from} says: {reason}")
             }
             Notice::LogStalled => "hears nothing from its log's disk".to_owned(),
