@@ -27,6 +27,19 @@ sim seed="1" runs="100":
 mutants:
     cargo run --release -p kv-tests --bin sim -- --mutants
 
+# Fuzzing for long: so many made-up inputs for each target, some 20 minutes for 10,000,000; the three nodes take a tenth.
+fuzz runs="10000000" seed="1":
+    KV_FUZZ_RUNS={{runs}} KV_FUZZ_SEED={{seed}} cargo test --release -p kv-tests --test fuzz -- --nocapture --skip three_nodes
+    KV_FUZZ_RUNS=$(({{runs}} / 10)) KV_FUZZ_SEED={{seed}} cargo test --release -p kv-tests --test fuzz -- --nocapture three_nodes
+    KV_FUZZ_RUNS={{runs}} KV_FUZZ_SEED={{seed}} cargo test --release -p kv-server --lib --bin kv-server -- --nocapture fuzz configuration_file
+
+# The same with libFuzzer, which is guided by coverage: one target of kv-tests, its corpus, and how many inputs.
+fuzz-guided target corpus runs="10000000":
+    mkdir -p target/fuzz/{{corpus}}
+    RUSTFLAGS="--cfg fuzzing --cfg fuzzing_libfuzzer -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=3 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares" \
+    BOLERO_LIBFUZZER_ARGS="../target/fuzz/{{corpus}} corpus/{{corpus}} -runs={{runs}} -max_len=16384" \
+    cargo test --release --target x86_64-unknown-linux-gnu -p kv-tests --test fuzz -- --nocapture --test-threads 1 {{target}}
+
 # The generated gRPC code and its descriptor set, from the protos.
 regenerate:
     KV_REGENERATE=1 cargo test -p kv-proto

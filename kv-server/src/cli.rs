@@ -285,4 +285,32 @@ mod tests {
         let one = ["--node", "1", "--cluster", "1=a:1", "--durability", "maybe"];
         assert!(message(&one).contains("sync or async"));
     }
+    /// A configuration file that nobody wrote. Where the parser's tables and errors come from is not ours to bound tightly:
+    /// a key of one byte becomes an entry of a map, and an error shows the line that it is in.
+    #[test]
+    fn a_configuration_file() {
+        let full = "node = 2\ncluster = \"1=a:1,2=b:2\"\npeer_listen = 'x:1'\nclient = \"c:1\"\nclient_address = \"d:2\"\n\
+                    http = \"e:3\"\ndata = \"/data\"\nshards = 6\nreplication = 3\ndurability = \"async\"\nzone = \"z\"\n\
+                    weight = 2\ninsecure = true\nlog_level = \"info\"\ntick_ms = 20\nheartbeat_ticks = 2\n\
+                    election_ticks = 10\ncheckpoint_ticks = 1_200\ndisk_reserve_bytes = 0x1000\n";
+        let nested = format!("node = {}", "[".repeat(500));
+        let seeds = [full, "node = 1\ncluster = '1=a:1'", "[node]\na.b.c = {d = [1, 2]}", &nested];
+        let seeds = seeds.map(|seed| seed.as_bytes().to_vec()).to_vec();
+        let target = kv_tests::fuzz::Target { name: "configuration", runs: 15_000, bytes_max: 4 * 1024, seeds };
+        target.run(|input| {
+            let Ok(text) = std::str::from_utf8(input) else { return "no text".to_owned() };
+            let mut said = String::new();
+            let info = allocation_counter::measure(|| {
+                said = match parse_file(text).map(Keys::config) {
+                    Ok(Ok(config)) => format!("{:?}", config.check().map_err(|mistake| mistake.message)),
+                    Ok(Err(mistake)) => mistake.message,
+                    Err(error) => error.lines().last().unwrap_or_default().to_owned(),
+                };
+            });
+            let most = 256 * 1024 + 400 * input.len() as u64;
+            assert!(info.bytes_max <= most, "{} bytes were held for {} bytes", info.bytes_max, input.len());
+            // Names and values that an answer repeats make no new kind of it.
+            said.split(['`', '"']).step_by(2).collect()
+        });
+    }
 }

@@ -91,7 +91,7 @@ impl Config {
     ///
     /// # Errors
     /// `Configuration`, with what to change.
-    pub(crate) fn check(&self) -> Result<(), Failure> {
+    pub fn check(&self) -> Result<(), Failure> {
         let mistake = |message: String| Err(Failure::new(Trouble::Configuration, message));
         if !self.members.contains_key(&self.node) {
             let members: Vec<_> = self.members.keys().map(ToString::to_string).collect();

@@ -9,6 +9,8 @@ mod error;
 mod peer;
 mod raft;
 mod request;
+#[cfg(test)]
+mod tests;
 
 use bytes::Bytes;
 use kv_core::error::Error;

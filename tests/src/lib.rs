@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod disk;
+pub mod fuzz;
 pub mod history;
 pub mod script;
 pub mod sim;

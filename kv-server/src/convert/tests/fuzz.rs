@@ -1,0 +1,131 @@
+//! Frames of peers and of clients that nobody wrote.
+
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+use fastrand::Rng;
+use kv_core::error::Error;
+use kv_proto::v1::{self, batch_request_message::Message, envelope::Content, op};
+use kv_tests::fuzz::Target;
+use prost::Message as _;
+
+use super::{
+    super::{
+        FromPeer, delete_from_wire, get_from_wire, message_from_wire, message_to_wire, operation_from_wire,
+        put_from_wire,
+    },
+    peers,
+};
+
+const SPARE_BYTES: u64 = 64 * 1024;
+/// A message takes at least 2 bytes of a frame and some 200 in memory, three times that while the list that it is on grows.
+const PEER_TIMES: u64 = 320;
+/// An operation takes at least 2 bytes of a frame and some 300 in memory, three times that while the list that it is on grows.
+const REQUEST_TIMES: u64 = 480;
+
+/// Runs a decoder, which may hold at most so many times its input's bytes at once, and 64 KiB.
+fn bounded<R>(times: u64, input_bytes: usize, decode: impl FnOnce() -> R) -> R {
+    let mut result = None;
+    let info = allocation_counter::measure(|| result = Some(catch_unwind(AssertUnwindSafe(decode))));
+    let result = result.expect("it was just set").unwrap_or_else(|panic| resume_unwind(panic));
+    let most = times * input_bytes as u64 + SPARE_BYTES;
+    assert!(info.bytes_max <= most, "{} bytes were held for {input_bytes} bytes of input", info.bytes_max);
+    result
+}
+
+fn envelope(messages: Vec<v1::PeerMessage>) -> Vec<u8> {
+    v1::Envelope { content: Some(Content::Batch(v1::PeerBatch { messages })) }.encode_to_vec()
+}
+
+#[test]
+fn a_peers_frame() {
+    let mut random = Rng::with_seed(7);
+    let mut seeds: Vec<Vec<u8>> = (0..3 * peers::KINDS)
+        .map(|kind| envelope(vec![message_to_wire(peers::message(kind % peers::KINDS, &mut random))]))
+        .collect();
+    let append = v1::RaftMessage { entries: vec![v1::RaftEntry::default(); 4_000], ..Default::default() };
+    let raft = Some(v1::peer_message::Body::Raft(append));
+    seeds.push(envelope(vec![v1::PeerMessage { shard: 1, body: raft }]));
+    seeds.push(envelope(vec![v1::PeerMessage::default(); 4_000]));
+    let target = Target { name: "peer", runs: 40_000, bytes_max: 12 * 1024, seeds };
+    target.run(|input| {
+        let said = bounded(PEER_TIMES, input.len(), || {
+            let content = match v1::Envelope::decode(input) {
+                Ok(envelope) => envelope.content,
+                Err(error) => {
+                    return Err(format!("prost: {}", error.to_string().split(':').next().unwrap_or_default()));
+                }
+            };
+            let Some(Content::Batch(batch)) = content else { return Err("no batch".to_owned()) };
+            Ok(batch.messages.into_iter().map(message_from_wire).collect::<Result<Vec<_>, Error>>())
+        });
+        let messages = match said {
+            Ok(Ok(messages)) => messages,
+            Ok(Err(error)) => return error.message().to_owned(),
+            Err(what) => return what,
+        };
+        let kinds: Vec<_> = messages
+            .into_iter()
+            .take(3)
+            .map(|message| match message {
+                FromPeer::Node(message) => {
+                    let again = message_from_wire(message_to_wire(message.clone()));
+                    assert!(matches!(again, Ok(FromPeer::Node(again)) if again == message));
+                    format!("{:?}", message.lane())
+                }
+                FromPeer::Founding(_) => "founding".to_owned(),
+            })
+            .collect();
+        kinds.join(", ")
+    });
+}
+
+/// A stream's message, or with another first byte a unary call's.
+#[test]
+fn a_clients_request() {
+    let stamp = v1::SessionStamp { session: 1, sequence: 2, floor: 1 };
+    let put = v1::PutRequest { key: "k".into(), value: "v".into(), session: Some(stamp), ..Default::default() };
+    let delete = v1::DeleteRequest { key: "k".into(), durability: 2, ..Default::default() };
+    let get = v1::GetRequest { key: "k".into(), consistency: 2, age_ms_max: 50 };
+    let wait = v1::WaitDurableRequest { token: Some(v1::Token { shard: 1, term: 2, index: 3 }) };
+    let operations = [
+        op::Operation::Put(put.clone()),
+        op::Operation::Delete(delete.clone()),
+        op::Operation::Get(get.clone()),
+        op::Operation::WaitDurable(wait),
+        op::Operation::OpenSession(v1::OpenSessionRequest::default()),
+    ];
+    let op = |operation| v1::Op { id: 1, shard: 2, epoch: 1, deadline_ms: 9, operation: Some(operation) };
+    let batch = |ops| {
+        let message = v1::BatchRequestMessage { message: Some(Message::Batch(v1::BatchRequest { ops })) };
+        [vec![0], message.encode_to_vec()].concat()
+    };
+    let mut seeds: Vec<Vec<u8>> = operations.iter().map(|operation| batch(vec![op(operation.clone())])).collect();
+    seeds.push(batch(operations.map(op).to_vec()));
+    seeds.push(batch(vec![v1::Op::default(); 1_000]));
+    seeds.push([vec![1], put.encode_to_vec()].concat());
+    seeds.push([vec![2], delete.encode_to_vec()].concat());
+    seeds.push([vec![3], get.encode_to_vec()].concat());
+    let target = Target { name: "request", runs: 80_000, bytes_max: 4 * 1024, seeds };
+    target.run(|input| {
+        let Some((what, bytes)) = input.split_first() else { return "nothing".to_owned() };
+        let read = bounded(REQUEST_TIMES, bytes.len(), || match what % 4 {
+            0 => v1::BatchRequestMessage::decode(bytes).map(|message| match message.message {
+                Some(Message::Batch(batch)) => {
+                    batch.ops.into_iter().map(|op| operation_from_wire(op.operation)).collect::<Result<Vec<_>, _>>()
+                }
+                _ => Ok(Vec::new()),
+            }),
+            1 => v1::PutRequest::decode(bytes).map(|put| put_from_wire(put).map(|put| vec![put])),
+            2 => v1::DeleteRequest::decode(bytes).map(|delete| delete_from_wire(delete).map(|delete| vec![delete])),
+            _ => v1::GetRequest::decode(bytes).map(|get| get_from_wire(get).map(|get| vec![get])),
+        });
+        match read {
+            Ok(Ok(operations)) => {
+                let names = operations.iter().take(3).map(|operation| format!("{operation:?}"));
+                names.map(|name| name.split([' ', '{']).next().unwrap_or_default().to_owned()).collect()
+            }
+            Ok(Err(error)) => error.message().to_owned(),
+            Err(error) => format!("prost: {}", error.to_string().split(':').next().unwrap_or_default()),
+        }
+    });
+}

@@ -1,0 +1,265 @@
+//! What is decoded in one piece: commands, maps, what founding leaves behind and sends around, and the parts of a state.
+
+use bytes::Bytes;
+use kv_core::{
+    codec::Reader,
+    command::{Action, Command, Condition, SessionStamp, Write, decode_batch, encode_batch},
+    configuration::Configuration,
+    founding::{
+        ConfigurationDigest, FoundingMessage, FoundingRecord, FoundingRefusal, IdentityFile, Member, Unfounded,
+    },
+    shard_map::{Arc, CheckedMap, NodeDescription, ShardMap},
+    state::{
+        ShardState,
+        codec::{decode_entry, decode_footer, encode_entry, encode_footer, node_key},
+        record::{Footer, StateHeader},
+    },
+    types::{
+        ClusterId, Digest, Durability, Epoch, Incarnation, Key, LogIndex, MapVersion, NodeId, Position, ReplicaId,
+        Revision, Sequence, SessionId, Term, Value,
+    },
+};
+use kv_tests::fuzz::Target;
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::{bounded, mode, with_mode};
+
+const BYTES_MAX: usize = 4 * 1024;
+/// The smallest command takes one byte; while the list grows there are two of it. A batch has at most 16,384 commands.
+const COMMAND_TIMES: u64 = 2 * size_of::<Command>() as u64;
+
+fn record(members: u64, shards: u32) -> FoundingRecord {
+    let member = |id| Member {
+        node: NodeId(id),
+        incarnation: Incarnation(u128::from(id) * 7),
+        peer_address: format!("node-{id}:7201"),
+        zone: "z".to_owned(),
+        weight: 1,
+    };
+    FoundingRecord {
+        members: (1..=members).map(member).collect(),
+        shards,
+        replication: 3,
+        durability: Durability::Sync,
+    }
+}
+
+fn description(node: u64) -> NodeDescription {
+    let mut description = record(node, 1).layout().nodes.pop().unwrap();
+    description.client_address = "client:7101".to_owned();
+    description
+}
+
+fn commands() -> Vec<Command> {
+    let stamp = SessionStamp { session: SessionId(1), sequence: Sequence(300), floor: Sequence(2) };
+    let write = |action, condition, session| {
+        Command::Write(Write { key: Key::new("key").unwrap(), action, condition, return_previous: true, session })
+    };
+    vec![
+        Command::OpenSession,
+        write(Action::Put(Value::new("value").unwrap()), Condition::Always, Some(stamp)),
+        write(Action::Delete, Condition::RevisionIs(Revision(1_000)), None),
+        write(Action::Put(Value::new("").unwrap()), Condition::Absent, None),
+        Command::DescribeNode(description(3)),
+    ]
+}
+
+#[test]
+fn command() {
+    let all = encode_batch(&commands()).to_vec();
+    let many = encode_batch(&vec![Command::OpenSession; 1_000]).to_vec();
+    let target = Target { name: "command", runs: 150_000, bytes_max: BYTES_MAX, seeds: vec![all, many] };
+    target.run(|input| {
+        let data = Bytes::copy_from_slice(input);
+        match bounded(COMMAND_TIMES, input.len(), || decode_batch(&data).map(|commands| commands.len())) {
+            Ok(count) => {
+                let commands = decode_batch(&data).unwrap();
+                assert!(input.is_empty() || encode_batch(&commands) == data, "one batch has two encodings");
+                format!("commands {:?}", "x".repeat(count.ilog2_or_zero()))
+            }
+            Err(error) => error.to_string(),
+        }
+    });
+}
+
+#[test]
+fn shard_map() {
+    let map = record(5, 8).layout();
+    let mut next = map.clone();
+    next.version = MapVersion(9);
+    let few = ShardMap { nodes: vec![description(1)], ..ShardMap::default() };
+    let seeds = [map.encode(), next.encode(), few.encode()].map(|bytes| bytes.to_vec()).to_vec();
+    let target = Target { name: "shard_map", runs: 80_000, bytes_max: BYTES_MAX, seeds };
+    let known = CheckedMap::new(map).unwrap();
+    target.run(|input| {
+        let bytes = Bytes::copy_from_slice(input);
+        let map = match bounded(2, input.len(), || ShardMap::decode(bytes.clone())) {
+            Ok(map) => map,
+            Err(error) => return error.to_string(),
+        };
+        assert_eq!(map.encode(), bytes, "one map has two encodings");
+        let mut known = known.clone();
+        let taken = format!("{:?}", known.take_map(&map));
+        for row in &map.shards {
+            let _ = known.take_row(row);
+            let _ = row.arc.map(|arc| (known.row_at(arc.first).is_some(), known.row_at(arc.last).is_some()));
+        }
+        match CheckedMap::new(map) {
+            Ok(map) => {
+                assert!(map.row_at(Position(0)).is_some() && map.row_at(Position(u64::MAX)).is_some());
+                taken
+            }
+            Err(error) => error.to_string() + &taken,
+        }
+    });
+}
+
+/// Sets the hash at the end right.
+fn seal(bytes: &mut [u8]) {
+    if let Some(length) = bytes.len().checked_sub(8) {
+        let hash = xxh3_64(&bytes[..length]);
+        bytes[length..].copy_from_slice(&hash.to_le_bytes());
+    }
+}
+
+/// What founding leaves on the disk and sends: the low bits of the first byte say what it is, 16 that its hash is set right.
+#[test]
+fn founding() {
+    let record = record(3, 4);
+    let unfounded = Unfounded {
+        incarnation: Incarnation(1),
+        digest: ConfigurationDigest(2),
+        lowest: Some(Incarnation(3)),
+        bind: true,
+        zone: "z".to_owned(),
+        weight: 4,
+    };
+    let reason = FoundingRefusal::OtherConfiguration { cluster: ClusterId(6) };
+    let identity = IdentityFile {
+        node: NodeId(2),
+        incarnation: Incarnation(14),
+        lowest: Some(Incarnation(7)),
+        record: Some(record.clone()),
+    };
+    let messages = [
+        FoundingMessage::Offer(record.clone()),
+        FoundingMessage::Unfounded(unfounded),
+        FoundingMessage::Refusal { incarnation: Incarnation(9), reason },
+    ];
+    let mut seeds = vec![with_mode(16, &record.encode()), with_mode(17, &identity.encode())];
+    seeds.extend(messages.iter().map(|message| with_mode(2, &message.encode())));
+    let target = Target { name: "founding", runs: 150_000, bytes_max: BYTES_MAX, seeds };
+    target.run(|input| {
+        let (mode, rest) = mode(input);
+        let mut rest = rest.to_vec();
+        if mode & 16 != 0 {
+            // In a message the record stands behind its length.
+            let start = if mode % 4 == 2 { rest.len().min(3) } else { 0 };
+            seal(&mut rest[start..]);
+        }
+        let bytes = Bytes::from(rest);
+        let length = input.len();
+        let (said, record) = match mode % 4 {
+            0 => match bounded(2, length, || FoundingRecord::decode(&bytes)) {
+                Ok(record) => ("a record".to_owned(), Some(record)),
+                Err(error) => (error.to_string(), None),
+            },
+            1 => match bounded(2, length, || IdentityFile::decode(&bytes)) {
+                Ok(file) => (format!("a file, {:?}", file.lowest.is_some()), file.record),
+                Err(error) => (error.to_string(), None),
+            },
+            _ => match bounded(2, length, || FoundingMessage::decode(bytes.clone())) {
+                Ok(FoundingMessage::Offer(record)) => ("an offer".to_owned(), Some(record)),
+                Ok(FoundingMessage::Unfounded(unfounded)) => (format!("unfounded {}", unfounded.bind), None),
+                Ok(FoundingMessage::Refusal { reason, .. }) => {
+                    let said = format!("{reason:?}");
+                    (said.split(' ').next().unwrap_or_default().to_owned(), None)
+                }
+                Err(error) => (error.to_string(), None),
+            },
+        };
+        if let Some(record) = record {
+            assert_eq!(FoundingRecord::decode(&record.encode()).as_ref(), Ok(&record));
+            // Many shards take long to place.
+            if record.shards <= 8 {
+                CheckedMap::new(record.layout()).unwrap();
+            }
+        }
+        said
+    });
+}
+
+/// What a checkpoint says of a state, and its records: the first byte says which.
+#[test]
+fn state() {
+    let configuration = Configuration {
+        voters: vec![ReplicaId(1), ReplicaId(2)],
+        nodes: [(ReplicaId(1), NodeId(1)), (ReplicaId(2), NodeId(2))].into(),
+        ..Configuration::default()
+    };
+    let header = StateHeader {
+        index: LogIndex(40),
+        term: Term(3),
+        arc: Some(Arc { first: Position(0), last: Position(u64::MAX) }),
+        epoch: Epoch(1),
+        revision: Revision(7),
+        last_session: SessionId(u64::MAX),
+        terms: vec![(Term(1), LogIndex(1)), (Term(3), LogIndex(9))],
+        configurations: vec![(LogIndex(1), configuration.clone()), (LogIndex(2), configuration)],
+    };
+    let mut footer = Vec::new();
+    encode_footer(&Footer { header: header.clone(), digest: Digest(5) }, &mut footer);
+    let mut node = Vec::new();
+    description(2).encode(&mut node);
+    let mut session = Vec::new();
+    session.extend_from_slice(&[9, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0]);
+    for (sequence, tag) in [(2_u64, 1_u8), (3, 3), (9, 5)] {
+        session.extend_from_slice(&sequence.to_le_bytes());
+        session.push(tag);
+        session.extend_from_slice(&7_u64.to_le_bytes());
+        if tag == 3 {
+            session.extend_from_slice(&6_u64.to_le_bytes());
+            session.extend_from_slice(&4_u32.to_le_bytes());
+            session.extend_from_slice(b"past");
+        }
+    }
+    let seeds = vec![
+        with_mode(0, &footer),
+        with_mode(1, &session),
+        with_mode(2, &node),
+        with_mode(3, &encode_entry(Revision(300), &Value::new("value").unwrap())),
+    ];
+    let target = Target { name: "state", runs: 150_000, bytes_max: BYTES_MAX, seeds };
+    target.run(|input| {
+        let (mode, rest) = mode(input);
+        let bytes = Bytes::copy_from_slice(rest);
+        let length = input.len();
+        let said = match mode % 4 {
+            0 => bounded(2, length, || decode_footer(&mut Reader::new(bytes))).map(|footer| {
+                let restored = ShardState::from_header(footer.header.clone(), Vec::new(), Vec::new());
+                format!("a footer of {} terms, {}", "x".repeat(footer.header.terms.len().min(5)), restored.is_ok())
+            }),
+            1 => bounded(2, length, || {
+                ShardState::from_header(header.clone(), vec![(SessionId(1), bytes)], Vec::new())
+                    .map(|_| "a session".into())
+            }),
+            2 => bounded(2, length, || {
+                let nodes = vec![(node_key(NodeId(2)), bytes)];
+                ShardState::from_header(header.clone(), Vec::new(), nodes).map(|_| "a node".into())
+            }),
+            _ => bounded(2, length, || decode_entry(bytes)).map(|_| "an entry".into()),
+        };
+        said.unwrap_or_else(|error| error.to_string())
+    });
+}
+
+trait Log2 {
+    fn ilog2_or_zero(self) -> usize;
+}
+
+impl Log2 for usize {
+    /// About how large it is, so that sizes of one kind count as one.
+    fn ilog2_or_zero(self) -> usize {
+        self.checked_ilog2().map_or(0, |log| log as usize + 1)
+    }
+}
