@@ -23,6 +23,10 @@ playground:
 sim seed="1" runs="100":
     cargo run --release -p kv-tests --bin sim -- --seed {{seed}} --runs {{runs}}
 
+# Every directed network of five nodes, held and healed: 8 minutes of CPU.
+networks:
+    cargo run --release -p kv-tests --bin sim -- --networks --brief
+
 # Plants known bugs one by one: the simulator must find each.
 mutants:
     cargo run --release -p kv-tests --bin sim -- --mutants

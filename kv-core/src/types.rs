@@ -69,6 +69,12 @@ impl Time {
         self.0.saturating_sub(earlier.0)
     }
 
+    /// This time less `micros` microseconds.
+    #[must_use]
+    pub const fn minus_micros(self, micros: u64) -> Self {
+        Self(self.0.saturating_sub(micros))
+    }
+
     /// This time and `micros` microseconds more.
     #[must_use]
     pub const fn plus_micros(self, micros: u64) -> Self {

@@ -58,6 +58,8 @@ pub struct Node<S> {
     log_full: bool,
     log_stalled: bool,
     stopping: bool,
+    /// The time of the last turn.
+    last_turn: Time,
     tables_bytes: usize,
     sessions_bytes: usize,
     /// Replicas that this turn has touched.
@@ -99,11 +101,19 @@ pub struct NodeStatus {
 }
 
 impl<S: StateStore> Node<S> {
-    /// Takes what happened (`inputs` is empty afterwards) and appends what is to be done. `now` never goes back.
+    /// Takes what happened (`inputs` is empty afterwards) and appends what is to be done.
+    ///
+    /// `now` should never go back. If it does, what was known of the age of states is forgotten and deadlines are as far away
+    /// as they were, so that no answer is wrong for it; a step back that hides behind the time since the last turn is not
+    /// seen, and makes ages too small by as much.
     ///
     /// A turn takes at most 4,096 inputs or 4 MiB of them: the caller cuts.
     pub fn turn(&mut self, now: Time, inputs: &mut Vec<Input>, outputs: &mut Vec<Output>) {
         self.changed.clear();
+        if now < self.last_turn {
+            self.clock_went_back(self.last_turn.micros_since(now));
+        }
+        self.last_turn = now;
         self.tables_bytes = self.replicas.values().map(Replica::table_bytes).sum();
         let mut tick = false;
         for input in inputs.drain(..) {
@@ -117,6 +127,10 @@ impl<S: StateStore> Node<S> {
             outputs.push(Output::LogBatch(batch));
         }
         self.changed.append(&mut self.dirty);
+    }
+
+    fn clock_went_back(&mut self, micros: u64) {
+        self.replicas.values_mut().for_each(|replica| replica.clock_went_back(micros));
     }
 
     /// Proposes, asks, takes Readies and applies, for all replicas that were touched, until none has anything left.

@@ -124,6 +124,7 @@ impl<S: StateStore> Node<S> {
             log_full: false,
             log_stalled: false,
             stopping: false,
+            last_turn: now,
             tables_bytes: 0,
             sessions_bytes: 0,
             dirty: BTreeSet::new(),

@@ -134,20 +134,27 @@ impl Replica {
     fn answer_reads<S: StateStore>(&mut self, applied: LogIndex, cx: &mut Context<'_, S>) -> Result<(), StoreError> {
         // After a failure those that are left keep waiting: they are answered from the state that is loaded then.
         let mut failed = Ok(());
-        for (index, waiter) in std::mem::take(&mut self.reads.proven) {
-            if index > applied || failed.is_err() {
-                self.reads.proven.push((index, waiter));
+        for proven in std::mem::take(&mut self.reads.proven) {
+            if proven.index > applied || failed.is_err() {
+                self.reads.proven.push(proven);
                 continue;
             }
-            match &waiter {
+            match &proven.waiter {
                 Waiter::Probe { from, probe } => {
-                    let message = PeerMessage::ReadProbeAnswer { shard: self.shard, probe: *probe, index: Some(index) };
-                    cx.send(*from, message);
+                    let index = Some(proven.index);
+                    cx.send(*from, PeerMessage::ReadProbeAnswer { shard: self.shard, probe: *probe, index });
                 }
-                Waiter::Read(read) => failed = self.answer_read(read, Some(0), cx),
+                Waiter::Read(read) => match age_if_within(read.consistency, cx.now.micros_since(proven.as_of)) {
+                    Some(age) => failed = self.answer_read(read, Some(age), cx),
+                    // The round took too long for it.
+                    None => {
+                        self.reads.waiting.push(proven.waiter);
+                        continue;
+                    }
+                },
             }
             if failed.is_err() {
-                self.reads.proven.push((index, waiter));
+                self.reads.proven.push(proven);
             }
         }
         for read in std::mem::take(&mut self.reads.follower.waiting) {
@@ -207,5 +214,15 @@ impl Replica {
             cx.reply(wait.request, result);
             false
         });
+    }
+}
+
+/// The age to tell for a state that was current so long ago, if it is fresh enough. A linearizable read is as of its call,
+/// however long its proof took.
+fn age_if_within(wanted: Consistency, age_micros: u64) -> Option<u64> {
+    match wanted {
+        Consistency::Linearizable => Some(0),
+        Consistency::Stale => Some(age_micros),
+        Consistency::Bounded { age_micros_max } => (age_micros <= age_micros_max).then_some(age_micros),
     }
 }

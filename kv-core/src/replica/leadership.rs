@@ -235,6 +235,15 @@ impl Replica {
         }
     }
 
+    /// The node's clock went back by so much: deadlines go with it, and what was known of the state's age is worth nothing.
+    pub(crate) fn clock_went_back(&mut self, micros: u64) {
+        self.proposals.clock_went_back(micros);
+        self.reads.clock_went_back(micros);
+        for wait in &mut self.durable_waits {
+            wait.deadline = wait.deadline.minus_micros(micros);
+        }
+    }
+
     /// Ends waits whose deadline has passed.
     fn expire<S: StateStore>(&mut self, cx: &mut Context<'_, S>) {
         let now = cx.now;

@@ -189,6 +189,18 @@ impl Proposals {
         proposed.into_values().flat_map(|proposed| proposed.waiting).collect()
     }
 
+    /// The clock went back: those who wait do so no longer than before, and how long writes acknowledged early have been
+    /// undecided is not known, so that no more are until these are decided.
+    pub(super) fn clock_went_back(&mut self, micros: u64) {
+        let proposed = self.proposed.values_mut().flat_map(|proposed| &mut proposed.waiting);
+        for waiting in self.queued.iter_mut().map(|queued| &mut queued.waiting).chain(proposed) {
+            waiting.deadline = waiting.deadline.minus_micros(micros);
+        }
+        for (_, at) in &mut self.early {
+            *at = Time(0);
+        }
+    }
+
     fn oldest_early(&self) -> Option<Time> {
         self.early.front().map(|(_, at)| *at)
     }

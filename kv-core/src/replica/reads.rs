@@ -5,7 +5,9 @@
 //! proves is raised to the last async write that this leader has acknowledged, so that callers read their own.
 //!
 //! At a replica that does not lead, a read of bounded age asks the leader for an index by a probe of our own. The state is
-//! then at most as old as the moment at which the probe was sent, on this node's clock; heartbeats prove no age.
+//! then at most as old as the moment at which the probe was sent, on this node's clock; heartbeats prove no age. At the leader
+//! such a read shares a round, and its age reaches back to when that began: a leader that stood still meanwhile may have been
+//! deposed, and does not know it.
 
 use std::collections::BTreeMap;
 
@@ -45,13 +47,28 @@ pub(super) struct Reads {
     /// Not yet in a round.
     pub(super) waiting: Vec<Waiter>,
     /// Under way, by context.
-    rounds: BTreeMap<Vec<u8>, Vec<Waiter>>,
-    /// Proven up to an index that is not applied yet.
-    pub(super) proven: Vec<(LogIndex, Waiter)>,
+    rounds: BTreeMap<Vec<u8>, Round>,
+    /// Proven, and not answered yet.
+    pub(super) proven: Vec<Proven>,
     /// The term in which the rounds were asked.
     term: Term,
     /// At a replica that does not lead.
     pub(super) follower: FollowerReads,
+}
+
+/// A round under way.
+#[derive(Debug)]
+struct Round {
+    began_at: Time,
+    waiters: Vec<Waiter>,
+}
+
+/// What a round has proven: at this index the state was as new as the moment at which the round began.
+#[derive(Debug)]
+pub(super) struct Proven {
+    pub(super) index: LogIndex,
+    pub(super) as_of: Time,
+    pub(super) waiter: Waiter,
 }
 
 /// Reads of bounded age at a replica that does not lead.
@@ -79,7 +96,7 @@ impl Reads {
         self.waiting.len()
             + self.proven.len()
             + self.follower.waiting.len()
-            + self.rounds.values().map(Vec::len).sum::<usize>()
+            + self.rounds.values().map(|round| round.waiters.len()).sum::<usize>()
     }
 
     /// Keeps only the clients' reads for which `keep` says so.
@@ -89,17 +106,33 @@ impl Reads {
             Waiter::Probe { .. } => true,
         };
         self.waiting.retain(&mut waiter);
-        for waiters in self.rounds.values_mut() {
-            waiters.retain(&mut waiter);
+        for round in self.rounds.values_mut() {
+            round.waiters.retain(&mut waiter);
         }
-        self.proven.retain(|(_, one)| waiter(one));
+        self.proven.retain(|proven| waiter(&proven.waiter));
         self.follower.waiting.retain(keep);
+    }
+
+    /// The clock went back: no age is known any more, and those who wait do so no longer than before.
+    pub(super) fn clock_went_back(&mut self, micros: u64) {
+        self.follower.fresh_as_of = None;
+        self.follower.probe = None;
+        // What a round began with is the past of another time: asked again, it has an age that is known.
+        self.start_again();
+        let reads = self.waiting.iter_mut().filter_map(|waiter| match waiter {
+            Waiter::Read(read) => Some(read),
+            Waiter::Probe { .. } => None,
+        });
+        for read in reads.chain(&mut self.follower.waiting) {
+            read.deadline = read.deadline.minus_micros(micros);
+        }
     }
 
     /// A round has ended: its reads may be answered once this index is applied.
     pub(super) fn proven(&mut self, context: &[u8], index: LogIndex, acknowledged: LogIndex) {
-        if let Some(waiters) = self.rounds.remove(context) {
-            self.proven.extend(waiters.into_iter().map(|waiter| (index.max(acknowledged), waiter)));
+        if let Some(Round { began_at: as_of, waiters }) = self.rounds.remove(context) {
+            let index = index.max(acknowledged);
+            self.proven.extend(waiters.into_iter().map(|waiter| Proven { index, as_of, waiter }));
         }
     }
 
@@ -117,10 +150,10 @@ impl Reads {
 
     /// Role or term changed: rounds and indexes of before prove nothing any more.
     pub(super) fn start_again(&mut self) {
-        for waiters in std::mem::take(&mut self.rounds).into_values() {
-            self.waiting.extend(waiters);
+        for round in std::mem::take(&mut self.rounds).into_values() {
+            self.waiting.extend(round.waiters);
         }
-        self.waiting.extend(std::mem::take(&mut self.proven).into_iter().map(|(_, waiter)| waiter));
+        self.waiting.extend(std::mem::take(&mut self.proven).into_iter().map(|proven| proven.waiter));
     }
 }
 
@@ -133,12 +166,13 @@ impl Replica {
         if crate::mutant!("B1") {
             let index = self.handed_out;
             let waiting = std::mem::take(&mut self.reads.waiting);
-            self.reads.proven.extend(waiting.into_iter().map(|waiter| (index, waiter)));
+            self.reads.proven.extend(waiting.into_iter().map(|waiter| Proven { index, as_of: cx.now, waiter }));
             return;
         }
         if crate::mutant!("B3") && !self.raft.raft.commit_to_current_term() {
             let waiting = std::mem::take(&mut self.reads.waiting);
-            self.reads.proven.extend(waiting.into_iter().map(|waiter| (LogIndex(0), waiter)));
+            let proven = |waiter| Proven { index: LogIndex(0), as_of: cx.now, waiter };
+            self.reads.proven.extend(waiting.into_iter().map(proven));
             return;
         }
         if !self.can_ask_round() {
@@ -150,7 +184,8 @@ impl Replica {
         }
         self.reads.term = self.term();
         let waiting = std::mem::take(&mut self.reads.waiting);
-        self.reads.rounds.entry(context.clone()).or_default().extend(waiting);
+        let round = Round { began_at: cx.now, waiters: Vec::new() };
+        self.reads.rounds.entry(context.clone()).or_insert(round).waiters.extend(waiting);
         self.raft.read_index(context);
     }
 

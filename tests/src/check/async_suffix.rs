@@ -47,7 +47,9 @@ impl AsyncSuffix {
     pub fn check(&mut self, at: Moment, fact: &Fact) -> Result<(), Violation> {
         let violation = |what| Violation { property: "async loss", what, at };
         match fact {
-            Fact::AcceptedAsync { place, token, bytes } => {
+            Fact::AcceptedAsync { place, token, bytes, held_micros } => {
+                // The leader looked at its clock when it made the answer, and may have stood still before that left.
+                let at = Moment { micros: at.micros - held_micros, ..at };
                 let accepted = Accepted { index: token.index, bytes: *bytes, at };
                 self.accept(place.shard, token.term, accepted).map_err(violation)
             }
@@ -120,7 +122,7 @@ mod tests {
 
     fn accepted(term: u64, index: u64, bytes: u64) -> Fact {
         let token = Token { shard: ShardId(1), term: Term(term), index: LogIndex(index) };
-        Fact::AcceptedAsync { place: place(1), token, bytes }
+        Fact::AcceptedAsync { place: place(1), token, bytes, held_micros: 0 }
     }
 
     #[test]

@@ -13,6 +13,7 @@
 //! | Only a suffix of async writes is lost, within a bound | ours | [`async_suffix`] | each fact |
 //! | `wait_durable` never lies | ours | [`durable_truth`] | each fact |
 //! | A read gives what was applied, and it stays | ours | [`nothing_read_vanishes`] | each fact, and the history |
+//! | A read is no older than it says, and than was asked | ours | [`bounded_age`] | each fact |
 //! | Acknowledged writes are there in the end | ours | [`acknowledged_present`] | the history |
 //! | Revisions grow in real time | ours | [`revisions`] | the history |
 //! | One order explains each key's answers | Herlihy and Wing 1990 | [`linearizability`] | the history |
@@ -22,6 +23,7 @@
 
 pub mod acknowledged_present;
 pub mod async_suffix;
+pub mod bounded_age;
 pub mod durable_truth;
 pub mod election_safety;
 pub mod exactly_once;
@@ -56,6 +58,7 @@ pub struct Checkers {
     async_suffix: async_suffix::AsyncSuffix,
     durable_truth: durable_truth::DurableTruth,
     nothing_read_vanishes: nothing_read_vanishes::NothingReadVanishes,
+    bounded_age: bounded_age::BoundedAge,
 }
 
 impl Checkers {
@@ -75,6 +78,7 @@ impl Checkers {
             async_suffix: async_suffix::AsyncSuffix::new(undecided_micros_max),
             durable_truth: Default::default(),
             nothing_read_vanishes: Default::default(),
+            bounded_age: Default::default(),
         }
     }
 
@@ -93,7 +97,8 @@ impl Checkers {
         self.exactly_once.check(at, fact)?;
         self.async_suffix.check(at, fact)?;
         self.durable_truth.check(at, fact)?;
-        self.nothing_read_vanishes.check(at, fact)
+        self.nothing_read_vanishes.check(at, fact)?;
+        self.bounded_age.check(at, fact)
     }
 
     /// Judges the whole run when it is over. The operations called at or after the event `final_reads_from` must hold a

@@ -97,7 +97,17 @@ fn every_judge_of_facts_is_asked() {
         ("kept promises", vec![promised(3), promised(2)]),
         ("one owner", vec![Fact::View(arc(9)), Fact::View(arc(8))]),
         ("exactly once", vec![twice(2), twice(3)]),
-        ("async loss", vec![Fact::AcceptedAsync { place: place(1), token, bytes: 1 << 30 }]),
+        ("async loss", vec![Fact::AcceptedAsync { place: place(1), token, bytes: 1 << 30, held_micros: 0 }]),
+        (
+            "bounded age",
+            vec![Fact::AnsweredOldRead {
+                place: place(1),
+                at: Revision(7),
+                asked_micros_max: Some(1),
+                told_micros: Some(2),
+                current_at_micros: Some(0),
+            }],
+        ),
         ("wait_durable", vec![Fact::SaidDurable { place: place(1), token, durable: true }]),
         (
             "nothing read vanishes",

@@ -213,6 +213,8 @@ pub enum Fact {
         token: Token,
         /// The bytes of its command, as the leader counts them against the bound.
         bytes: u64,
+        /// For how long the answer was ready before it left, because its node stood still.
+        held_micros: u64,
     },
     /// A replica answered `wait_durable`.
     SaidDurable {
@@ -233,6 +235,26 @@ pub enum Fact {
         entry: Option<Seen>,
         /// The shard's revision at that state.
         at: Revision,
+    },
+    /// A leader acknowledged a write as decided.
+    AcknowledgedWrite {
+        /// Who answered.
+        place: Place,
+        /// The revision that the write got; 0 if it changed nothing.
+        revision: Revision,
+    },
+    /// A replica answered a read that may be old. Given after [`Fact::AnsweredRead`].
+    AnsweredOldRead {
+        /// Who answered.
+        place: Place,
+        /// The shard's revision at the state that was read.
+        at: Revision,
+        /// The greatest age that was asked for, in microseconds of the replica's own clock; `None` for any.
+        asked_micros_max: Option<u64>,
+        /// The age that was told, by the same clock; `None` if it is not known.
+        told_micros: Option<u64>,
+        /// The simulated time at which that clock showed the moment that the told age reaches back to.
+        current_at_micros: Option<u64>,
     },
     /// How a replica looks after an event, if that changed.
     View(ReplicaView),

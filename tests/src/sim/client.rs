@@ -22,7 +22,7 @@ use super::{
     plan::Plan,
     record,
     workload::Workload,
-    world::{Event, World},
+    world::{Event, TWICE, World},
 };
 use crate::history;
 
@@ -152,7 +152,7 @@ impl World {
     }
 
     fn begin(&mut self, client: usize, operation: Operation, deadline: u64, must_succeed: bool) {
-        let call = record::call(&operation, self.plan.drift_ppm_max);
+        let call = record::call(&operation, self.plan.slow_ppm_max());
         let moment = self.judge.own_moment();
         let recorded = self.judge.history.invoke(client as u64, call, moment);
         self.trace.note([self.now, client as u64, recorded]);
@@ -269,6 +269,12 @@ impl World {
         let end = self.machines.len() + client;
         match self.network.send(self.now, end, node, 0) {
             Fate::Arrives(at, _) => {
+                if Self::may_come_twice(&request.operation)
+                    && let Some(later) = self.network.again()
+                {
+                    let request = Box::new(Request { id: RequestId(id.0 | TWICE), ..request.clone() });
+                    self.queue.push(at + later, Event::Request { client, node, request, remaining_micros });
+                }
                 let request = Box::new(request);
                 self.queue.push(at, Event::Request { client, node, request, remaining_micros });
             }
@@ -295,19 +301,19 @@ impl World {
     pub(super) fn client_answer(&mut self, client: usize, request: RequestId, result: Result<Answer, Error>) {
         let now = Time(self.now);
         let here = &mut self.clients[client];
-        let Some((number, node)) = here.requests.remove(&request) else { return };
+        let Some((number, _)) = here.requests.remove(&request) else { return };
         let Some(open) = here.open.get_mut(&number).filter(|open| open.request == Some(request)) else { return };
         match result {
             Ok(answer) => {
                 open.attempt.succeeded(&mut here.router, now);
                 let open = here.close(number);
-                self.succeeded(client, open, node, answer);
+                self.succeeded(client, open, answer);
             }
             Err(error) => self.go_on(client, number, Last::Refused(&error)),
         }
     }
 
-    fn succeeded(&mut self, client: usize, open: Open, node: usize, answer: Answer) {
+    fn succeeded(&mut self, client: usize, open: Open, answer: Answer) {
         let here = &mut self.clients[client];
         if let (Answer::SessionOpened(id), Some(shard)) = (&answer, open.shard) {
             let session = here.sessions.entry(shard).or_default();
@@ -337,7 +343,7 @@ impl World {
             Answer::Accepted { .. } if open.resent => {
                 record::failure(&Error::unknown(ErrorKind::Timeout, "the last of several sendings was accepted"))
             }
-            answer => record::answer(&answer, self.machines[node].clock),
+            answer => record::answer(&answer),
         };
         self.told(client, &open, told);
     }

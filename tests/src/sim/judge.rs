@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use kv_core::{
     checkpoint::job::CheckpointEvent,
     command::{Action, Command, decode_batch, encoded_bytes_about},
-    io::{Answer, Operation, Output},
+    io::{Answer, Consistency, Operation, Output},
     log::record::{EntryKind, LogBatch, LogEntry, Record, Recovered},
     message::{PeerMessage, RaftMessage, RaftMessageKind},
     node::{self, AppliedEntry, ShardStatus},
@@ -54,7 +54,7 @@ impl Judge {
         let shards = plan.shards as usize + 1;
         // By a clock that is as slow as any of the plan's.
         let undecided_micros_max =
-            (plan.settings.async_micros_max * 1_000_000).div_ceil(1_000_000 - plan.drift_ppm_max) + 1;
+            (plan.settings.async_micros_max * 1_000_000).div_ceil(1_000_000 - plan.slow_ppm_max()) + 1;
         Self {
             checkers: Checkers::new(undecided_micros_max),
             final_reads_from: u64::MAX,
@@ -321,15 +321,28 @@ impl World {
         let Some((_, shard, operation)) = process.serving.get(&request) else { return };
         let place = self.judge.place(node, *shard);
         match (answer, operation) {
-            (Answer::Got { entry, revision, .. }, Operation::Get { key, .. }) => {
+            (Answer::Got { entry, revision, age_micros }, Operation::Get { key, consistency }) => {
                 let entry = entry
                     .as_ref()
                     .map(|entry| Seen { revision: entry.revision, value: Name::of(entry.value.as_bytes()) });
                 facts.push(Fact::AnsweredRead { place, key: Name::of(key.as_bytes()), entry, at: *revision });
+                if *consistency != Consistency::Linearizable {
+                    let asked_micros_max = match consistency {
+                        Consistency::Bounded { age_micros_max } => Some(*age_micros_max),
+                        _ => None,
+                    };
+                    let (told_micros, at) = (*age_micros, *revision);
+                    let current_at_micros = age_micros.map(|age| self.machines[node].micros_before_turn(age));
+                    facts.push(Fact::AnsweredOldRead { place, at, asked_micros_max, told_micros, current_at_micros });
+                }
+            }
+            (Answer::Written { revision, .. }, Operation::Write { .. }) => {
+                facts.push(Fact::AcknowledgedWrite { place, revision: *revision });
             }
             (Answer::Accepted { token }, Operation::Write { write, .. }) => {
                 let bytes = encoded_bytes_about(&Command::Write(write.clone())) as u64;
-                facts.push(Fact::AcceptedAsync { place, token: *token, bytes });
+                let held_micros = self.now - self.machines[node].last_turn.0;
+                facts.push(Fact::AcceptedAsync { place, token: *token, bytes, held_micros });
             }
             (Answer::Durable, Operation::WaitDurable { token }) => {
                 facts.push(Fact::SaidDurable { place, token: *token, durable: true });

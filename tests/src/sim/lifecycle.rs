@@ -26,6 +26,8 @@ impl World {
         self.note_writing(node);
         self.machines[node].stop(power);
         self.machines[node].paused_until = 0;
+        self.machines[node].pause_in_turn = None;
+        self.machines[node].pause_after_sync = None;
         self.trace.note([self.now, node as u64, u64::from(power), u64::from(was_up)]);
         if was_up {
             self.break_connections(node);

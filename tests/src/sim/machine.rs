@@ -30,7 +30,7 @@ use kv_core::{
     types::{Digest, Durability, Incarnation, LogIndex, NodeId, RequestId, ShardId, Time},
 };
 
-use super::{clock::Clock, plan::Plan};
+use super::{clock::Clock, plan::Plan, stalls::STARVED_PART};
 use crate::{
     check::view::{self, Place, ReplicaView},
     disk::{MemoryStore, SimDisk, SimFileDisk, SimLogDisk},
@@ -66,9 +66,26 @@ pub struct Machine {
     pub paused_until: u64,
     /// How many times slower than usual its disk is.
     pub slow_factor: u64,
+    /// The share of the processor that it gets, if that is not all.
+    pub starved: Option<Starved>,
+    /// It stands still for so long between its next turn and what that puts out.
+    pub pause_in_turn: Option<u64>,
+    /// It stands still for so long after the next sync of its log.
+    pub pause_after_sync: Option<u64>,
+    /// When its last turn was, in simulated time and on its clock.
+    pub last_turn: (u64, Time),
     /// The next start is cut short by a crash after this many of the disk's operations.
     pub crash_after_operations: Option<u64>,
     founding: FoundingRecord,
+}
+
+/// A node runs at the beginning of each period only.
+#[derive(Clone, Copy, Debug)]
+pub struct Starved {
+    /// How long a period is, in microseconds.
+    pub period: u64,
+    /// When one begins.
+    pub phase: u64,
 }
 
 /// A running process.
@@ -81,6 +98,10 @@ pub struct Process {
     pub inbox: Vec<Input>,
     /// What the log is writing.
     pub writing: Option<LogBatch>,
+    /// What the last turn put out, if the node stands still before any of it takes effect.
+    pub held: Vec<Output>,
+    /// Whether it does.
+    pub holds: bool,
     /// Whether a turn is scheduled.
     pub turn_scheduled: bool,
     /// Whether a step of the checkpoint worker is scheduled.
@@ -157,6 +178,10 @@ impl Machine {
             refused: None,
             paused_until: 0,
             slow_factor: 1,
+            starved: None,
+            pause_in_turn: None,
+            pause_after_sync: None,
+            last_turn: (0, Time(0)),
             crash_after_operations: None,
             founding: founding_record(plan),
         }
@@ -230,6 +255,8 @@ impl Machine {
             worker,
             inbox: Vec::new(),
             writing: None,
+            held: Vec::new(),
+            holds: false,
             turn_scheduled: false,
             step_scheduled: false,
             busy_until: now,
@@ -270,6 +297,23 @@ impl Machine {
         } else {
             self.disk.kill();
         }
+    }
+
+    /// Until when its threads stand still; now or before if they run.
+    #[must_use]
+    pub fn stands_until(&self, now: u64) -> u64 {
+        let throttled = self.starved.map_or(0, |starved| {
+            let into = (now + starved.period - starved.phase) % starved.period;
+            if into < starved.period / STARVED_PART { 0 } else { now + starved.period - into }
+        });
+        self.paused_until.max(throttled)
+    }
+
+    /// The simulated time so long before the last turn, by the node's own clock.
+    #[must_use]
+    pub fn micros_before_turn(&self, own_micros: u64) -> u64 {
+        let (at, own) = self.last_turn;
+        self.clock.shown_at(own.minus_micros(own_micros), at)
     }
 
     /// How the node is reached, as it tells the cluster.

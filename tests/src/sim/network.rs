@@ -2,12 +2,16 @@
 //!
 //! Fault model: an envelope is delayed, lost, brought twice, or very late; with `ordered` off, envelopes of one connection
 //! overtake each other. Links are cut in one direction at a time (a two-way cut is two of them), and cuts overlap. What is on
-//! the way when a link is cut still arrives. A link may hold back what it carries for a while, as a clogged one does. A real transport never sends a Raft message twice; the duplicates here ask more
-//! than it does. A loss is reported to the sender with the plan's probability, since a dead connection may stay unnoticed.
+//! the way when a link is cut still arrives. A link may hold back what it carries for a while, as a clogged one does. A real
+//! transport never sends a Raft message twice; the duplicates here ask more than it does. A loss is reported to the sender
+//! with the plan's probability, since a dead connection may stay unnoticed. [`super::links`] adds harder weather.
 
 use fastrand::Rng;
 
-use super::plan::{Links, Plan};
+use super::{
+    links::{Turn, Weather},
+    plan::{Links, Plan},
+};
 
 /// What can be reached: nodes first (node 1 is end 0), then clients.
 pub type End = usize;
@@ -33,6 +37,9 @@ pub struct Network {
     held_until: Vec<u64>,
     /// When the last envelope of each link and lane arrives.
     last_arrival: Vec<[u64; LANES]>,
+    /// What storms add.
+    pub(super) weather: Weather,
+    weather_rng: Rng,
     /// Envelopes lost, brought twice, and late.
     pub counts: NetworkCounts,
 }
@@ -65,6 +72,8 @@ impl Network {
             cuts: vec![0; ends * ends],
             held_until: vec![0; ends * ends],
             last_arrival: vec![[0; LANES]; ends * ends],
+            weather: Weather::default(),
+            weather_rng: plan.stream("weather"),
             counts: NetworkCounts::default(),
         }
     }
@@ -73,10 +82,12 @@ impl Network {
     pub fn send(&mut self, now: u64, from: End, to: End, lane: usize) -> Fate {
         self.counts.sent += 1;
         let link = from * self.ends + to;
-        let lost = self.cuts[link] > 0 || self.chance(self.links.drop_ppm);
+        let turn = self.weather.turn(&mut self.weather_rng);
+        let lost =
+            self.cuts[link] > 0 || self.chance(self.links.drop_ppm) || matches!(turn, Turn::Lost | Turn::Damaged);
         if lost {
             self.counts.lost += 1;
-            let reported = self.rng.u32(..100) < self.links.reported_percent;
+            let reported = self.rng.u32(..100) < self.links.reported_percent || turn == Turn::Damaged;
             return Fate::Lost(reported.then(|| now + 2 * self.links.delay_micros_min + self.jitter()));
         }
         let mut at = now + self.links.delay_micros_min + self.jitter();
@@ -88,7 +99,10 @@ impl Network {
             self.counts.late += 1;
             at = self.held_until[link] + self.jitter();
         }
-        if self.links.ordered {
+        if let Turn::Later(micros) = turn {
+            self.counts.late += 1;
+            at += micros;
+        } else if self.links.ordered {
             let last = &mut self.last_arrival[link][lane];
             at = at.max(*last);
             *last = at;
@@ -98,7 +112,16 @@ impl Network {
             self.counts.twice += 1;
             again = Some(at + self.jitter());
         }
+        if let Some(later) = self.weather.again(&mut self.weather_rng) {
+            self.counts.twice += 1;
+            again = Some(at + later);
+        }
         Fate::Arrives(at, again)
+    }
+
+    /// Whether what a client sent or is sent comes once more, and how much later.
+    pub fn again(&mut self) -> Option<u64> {
+        self.weather.again(&mut self.weather_rng)
     }
 
     /// Cuts a link in one direction.
@@ -130,6 +153,7 @@ impl Network {
         self.links.drop_ppm = 0;
         self.links.duplicate_ppm = 0;
         self.links.late_ppm = 0;
+        self.weather = Weather::default();
     }
 
     fn chance(&mut self, ppm: u32) -> bool {

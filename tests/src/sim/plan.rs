@@ -10,6 +10,8 @@ use fastrand::Rng;
 use kv_core::settings::Settings;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use super::{clock, storms::Storms};
+
 mod draw;
 mod show;
 
@@ -51,6 +53,8 @@ pub struct Plan {
     pub workload: Workload,
     /// Which faults there are.
     pub faults: Faults,
+    /// Which storms there are.
+    pub storms: Storms,
     /// Clocks run up to this much too fast or too slow, in parts per million.
     pub drift_ppm_max: u64,
 }
@@ -168,6 +172,13 @@ impl Plan {
     #[must_use]
     pub fn stream(&self, part: &str) -> Rng {
         Rng::with_seed(mix(self.seed, part))
+    }
+
+    /// How much too slow a clock may run, in parts per million.
+    #[must_use]
+    pub fn slow_ppm_max(&self) -> u64 {
+        let storms = if self.storms.change_rates() { clock::TRUE_RATE_PPM - clock::RATE_PPM_MIN } else { 0 };
+        self.drift_ppm_max.max(storms)
     }
 }
 

@@ -29,6 +29,10 @@ impl World {
             let machine = &mut self.machines[node];
             machine.paused_until = 0;
             machine.slow_factor = 1;
+            machine.starved = None;
+            machine.pause_in_turn = None;
+            machine.pause_after_sync = None;
+            machine.clock.settle(self.now);
             machine.crash_after_operations = None;
             machine.heal_disk();
             if machine.process.is_none() && machine.refused.is_none() {

@@ -7,19 +7,18 @@ use kv_core::{
     types::{Durability, Entry},
 };
 
-use super::clock::Clock;
 use crate::history::{self, Name, Seen};
 
 /// A call as the history holds it. Ages are by clocks that may be too slow: what the caller can rely on is a little more.
 #[must_use]
-pub fn call(operation: &Operation, drift_ppm_max: u64) -> history::Call {
+pub fn call(operation: &Operation, slow_ppm_max: u64) -> history::Call {
     match operation {
         Operation::Get { key, consistency } => history::Call::Get {
             key: Name::of(key.as_bytes()),
             consistency: match consistency {
                 io::Consistency::Linearizable => history::Consistency::Linearizable,
                 io::Consistency::Bounded { age_micros_max } => {
-                    let slow = 1_000_000 - drift_ppm_max;
+                    let slow = 1_000_000 - slow_ppm_max;
                     history::Consistency::Bounded((age_micros_max * 1_000_000).div_ceil(slow) + 1)
                 }
                 io::Consistency::Stale => history::Consistency::Stale,
@@ -45,14 +44,14 @@ pub fn call(operation: &Operation, drift_ppm_max: u64) -> history::Call {
     }
 }
 
-/// An answer as the history holds it, by the clock of the node that gave it.
+/// An answer as the history holds it. Its age is in simulated time already.
 #[must_use]
-pub fn answer(answer: &Answer, clock: Clock) -> history::Answer {
+pub fn answer(answer: &Answer) -> history::Answer {
     match answer {
         Answer::Got { entry, revision, age_micros } => history::Answer::Read {
             entry: entry.as_ref().map(seen),
             at: Some(*revision),
-            age_micros: age_micros.map_or(u64::MAX, |age| if age == 0 { 0 } else { clock.to_simulated(age) + 1 }),
+            age_micros: age_micros.unwrap_or(u64::MAX),
         },
         Answer::Written { revision, previous, token } => history::Answer::Written {
             revision: *revision,

@@ -46,6 +46,8 @@ pub struct Counts {
     pub attempts: u64,
     /// Faults by kind, in the order of [`super::plan::Faults::kinds`].
     pub faults: [u64; 17],
+    /// Storms by kind, in the order of [`super::storms::Storm`].
+    pub storms: [u64; super::storms::KINDS],
     /// Operations by what was asked and what was told.
     pub operations: BTreeMap<(&'static str, &'static str), u64>,
 }
@@ -96,6 +98,9 @@ impl fmt::Display for Report {
         )?;
         write!(f, "  faults:")?;
         for ((name, _), count) in self.plan.faults.kinds().iter().zip(counts.faults).filter(|(_, count)| *count > 0) {
+            write!(f, " {name} {count}")?;
+        }
+        for ((name, _), count) in self.plan.storms.kinds().zip(counts.storms).filter(|(_, count)| *count > 0) {
             write!(f, " {name} {count}")?;
         }
         write!(f, "\n  operations ({} attempts, {} sessions expired):", counts.attempts, counts.expired)?;

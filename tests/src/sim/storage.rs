@@ -27,6 +27,7 @@ impl World {
                 self.judge_synced(node, &batch);
                 self.trace.note([self.now, report.number.0, report.bytes]);
                 self.counts.syncs += 1;
+                self.pause_after_sync(node);
                 self.give(node, Input::Synced(report));
             }
             Err(reason) => self.fail_stop(node, &reason),

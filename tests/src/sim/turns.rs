@@ -42,6 +42,11 @@ impl World {
         }
         let local = self.machines[node].clock.at(self.now);
         let process = self.machines[node].process.as_mut().expect("the process is current");
+        if process.holds {
+            return;
+        }
+        self.machines[node].last_turn = (self.now, local);
+        let process = self.machines[node].process.as_mut().expect("the process is current");
         let count = process.inbox.len().min(TURN_INPUTS_MAX);
         let mut inputs = std::mem::take(&mut self.inputs);
         inputs.extend(process.inbox.drain(..count));
@@ -59,6 +64,12 @@ impl World {
         self.trace.note([self.now, node as u64, count as u64, outputs.len() as u64]);
         if let Some(message) = panicked {
             self.fail("no node panics", format!("node {} panicked in a turn: {message}", node + 1));
+        }
+        if self.pauses_in_turn(node, start) {
+            let process = self.machines[node].process.as_mut().expect("it just took a turn");
+            process.held = std::mem::take(&mut outputs);
+            process.holds = true;
+            return;
         }
         self.judge_turn(node, &outputs);
         if self.tape.is_some() {

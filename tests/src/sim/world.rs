@@ -5,6 +5,8 @@
 //! batch is written and synced when its simulated time is over, so that a crash before that finds it unwritten or half
 //! written; the checkpoint thread does one step at a time in the same way.
 
+use std::collections::BTreeMap;
+
 use kv_core::{
     error::Error,
     io::{Answer, Input, Operation, Output, Request},
@@ -25,6 +27,7 @@ use super::{
     plan::Plan,
     queue::Queue,
     report::Counts,
+    storms::{Next, StormMaker},
     trace::Trace,
     workload::Keys,
 };
@@ -35,6 +38,9 @@ const DISK_BYTES: u64 = 1 << 40;
 
 /// Numbers of requests that the simulator makes itself begin here.
 const OWN_REQUESTS: u64 = 1 << 60;
+
+/// Marks the number of a request that came twice: nobody takes the second answer.
+pub(super) const TWICE: u64 = 1 << 59;
 
 /// Something that will happen. `start` names the process it is for: what was meant for an earlier one is ignored.
 #[derive(Debug)]
@@ -53,6 +59,10 @@ pub(super) enum Event {
     Envelope { from: usize, to: usize, messages: Vec<PeerMessage> },
     /// A node hears that an envelope was lost.
     Undelivered { node: usize, start: u64, to: usize },
+    /// A node goes on that stood still with what its last turn put out.
+    Release { node: usize, start: u64 },
+    /// A storm begins, goes on or ends.
+    Storm { next: Next },
     /// A node's process starts.
     Start { node: usize, start: u64 },
     /// A client's request arrives at a node.
@@ -83,6 +93,7 @@ pub struct World {
     pub(super) clients: Vec<Client>,
     pub(super) keys: Keys,
     pub(super) injector: Injector,
+    pub(super) storms: StormMaker,
     pub(super) judge: Judge,
     pub(super) trace: Trace,
     pub(super) counts: Counts,
@@ -96,6 +107,8 @@ pub struct World {
     pub(super) own_requests: u64,
     /// What a machine does to its disk, if that is recorded.
     pub(super) tape: Option<Tape>,
+    /// When each shard last acknowledged a write.
+    pub(super) written_at: BTreeMap<ShardId, u64>,
     pub(super) facts: Vec<Fact>,
     pub(super) statuses: Vec<ShardStatus>,
     pub(super) outputs: Vec<Output>,
@@ -113,7 +126,7 @@ impl World {
         let machines: Vec<_> = (1..=plan.nodes)
             .map(|id| {
                 let drift = plan.drift_ppm_max as i64;
-                let clock = Clock { offset_micros: rng.u64(..1 << 40), drift_ppm: rng.i64(-drift..=drift) };
+                let clock = Clock::new(rng.u64(..1 << 40), rng.i64(-drift..=drift));
                 Machine::new(NodeId(id), clock, &plan)
             })
             .collect();
@@ -126,6 +139,7 @@ impl World {
             clients,
             keys: Keys::new(&plan, record.layout()),
             injector: Injector::new(&plan),
+            storms: StormMaker::new(&plan),
             judge: Judge::new(&plan),
             trace,
             counts: Counts::default(),
@@ -134,6 +148,7 @@ impl World {
             closing: false,
             own_requests: 0,
             tape: None,
+            written_at: BTreeMap::new(),
             facts: Vec::new(),
             statuses: Vec::new(),
             outputs: Vec::new(),
@@ -150,6 +165,7 @@ impl World {
             world.schedule_work(client);
         }
         world.schedule_fault();
+        world.schedule_storm();
         world
     }
 
@@ -180,6 +196,8 @@ impl World {
                     self.give(node, Input::Undelivered { to: NodeId(to as u64 + 1), shard: None });
                 }
             }
+            Event::Release { node, start } => self.release(node, start),
+            Event::Storm { next } => self.next_of_storm(next),
             Event::Start { node, start } => self.start(node, start),
             Event::Request { client, node, request, remaining_micros } => {
                 self.request(client, node, *request, remaining_micros);
@@ -212,7 +230,7 @@ impl World {
 
     /// Puts an event that needs the node's threads off until its pause is over; true if it did.
     pub(super) fn put_off(&mut self, node: usize, event: Event) -> bool {
-        let until = self.machines[node].paused_until;
+        let until = self.machines[node].stands_until(self.now);
         let paused = until > self.now;
         if paused {
             self.queue.push(until, event);
@@ -224,7 +242,11 @@ impl World {
         if !self.is_current(node, start) || self.put_off(node, Event::Tick { node, start }) {
             return;
         }
-        self.give(node, Input::Tick);
+        // After a stall one tick is given, not those that were missed.
+        let process = self.machines[node].process.as_ref().expect("the process is current");
+        if !process.inbox.iter().any(|input| matches!(input, Input::Tick)) {
+            self.give(node, Input::Tick);
+        }
         let after = self.machines[node].clock.to_simulated(self.plan.settings.tick_micros);
         self.queue.push(self.now + after, Event::Tick { node, start });
     }
@@ -252,19 +274,33 @@ impl World {
         self.give(node, Input::Request(request));
     }
 
-    pub(super) fn reply(&mut self, node: usize, request: RequestId, result: Result<Answer, Error>) {
+    pub(super) fn reply(&mut self, node: usize, request: RequestId, mut result: Result<Answer, Error>) {
         let process = self.machines[node].process.as_mut().expect("it just took a turn");
         if request.0 >= OWN_REQUESTS {
             return;
         }
-        let Some((client, _, _)) = process.serving.remove(&request) else {
+        let Some((client, shard, _)) = process.serving.remove(&request) else {
             let what = format!("node {} answered request {request} twice, or without being asked", node + 1);
             self.fail("each request is answered once", what);
             return;
         };
+        if matches!(result, Ok(Answer::Written { .. })) {
+            self.written_at.insert(shard, self.now);
+        }
         self.trace.note([self.now, request.0, u64::from(result.is_ok())]);
         self.trace.tell(self.now, || format!("n{} answers {request}: {result:?}", node + 1));
+        if request.0 & TWICE != 0 {
+            return;
+        }
+        if let Ok(Answer::Got { age_micros: Some(age), .. }) = &mut result {
+            // From the node's clock to simulated time.
+            let machine = &self.machines[node];
+            *age = if *age == 0 { 0 } else { machine.last_turn.0 - machine.micros_before_turn(*age) };
+        }
         if let Fate::Arrives(at, _) = self.network.send(self.now, node, self.machines.len() + client, 0) {
+            if let Some(later) = self.network.again() {
+                self.queue.push(at + later, Event::Reply { client, request, result: Box::new(result.clone()) });
+            }
             self.queue.push(at, Event::Reply { client, request, result: Box::new(result) });
         }
     }
@@ -282,11 +318,21 @@ impl World {
         self.give(node, Input::Request(request));
     }
 
+    /// When a shard last acknowledged a write.
+    pub(super) fn written_at(&self, shard: ShardId) -> Option<u64> {
+        self.written_at.get(&shard).copied()
+    }
+
     /// Schedules the next fault, if the plan has any.
     pub(super) fn schedule_fault(&mut self) {
         if let Some((after, kind)) = self.injector.draw() {
             self.queue.push(self.now + after, Event::Fault { kind });
         }
+    }
+
+    /// Schedules what a storm does next.
+    pub(super) fn schedule_next(&mut self, after: u64, next: Next) {
+        self.queue.push(self.now + after, Event::Storm { next });
     }
 
     /// Schedules the end of a fault.

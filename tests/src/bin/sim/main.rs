@@ -6,6 +6,7 @@
 
 mod crash_points;
 mod mutants;
+mod networks;
 
 use std::{fs::File, io::BufWriter, path::PathBuf, process::ExitCode};
 
@@ -58,6 +59,15 @@ struct Arguments {
     /// Switches one planted bug on; only in the variant that `--mutants` builds.
     #[arg(long, value_name = "BUG")]
     mutant: Option<String>,
+    /// Imposes every directed network of five nodes on a cluster: safe in all, live wherever a node reaches a majority.
+    #[arg(long)]
+    networks: bool,
+    /// With `--networks`: the first network.
+    #[arg(long, default_value_t = 0)]
+    from: usize,
+    /// With `--networks`: how many.
+    #[arg(long, default_value_t = usize::MAX)]
+    count: usize,
     /// Ends after this many seconds of CPU time, with status 3 if nothing was found.
     #[arg(long)]
     cpu_secs: Option<f64>,
@@ -77,6 +87,9 @@ fn main() -> ExitCode {
     if arguments.crash_points {
         let Arguments { seed, runs, states, keep_going, .. } = arguments;
         return crash_points::crash_everywhere(seed, runs, states, keep_going);
+    }
+    if arguments.networks {
+        return networks::bear_all(&arguments);
     }
     run_all(&arguments)
 }

@@ -44,7 +44,7 @@ pub(super) struct Restarter<'a> {
 
 impl<'a> Restarter<'a> {
     pub(super) fn new(story: &'a Story) -> Self {
-        let clock = Clock { offset_micros: 0, drift_ppm: 0 };
+        let clock = Clock::new(0, 0);
         let machine = Machine::new(NodeId(NODE as u64 + 1), clock, &story.plan);
         Self { story, machine, outputs: Vec::new(), inputs: Vec::new(), compared: 0, not_seen: 0 }
     }

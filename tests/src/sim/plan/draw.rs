@@ -5,7 +5,7 @@
 use fastrand::Rng;
 use kv_core::settings::Settings;
 
-use super::{Costs, Faults, Links, Options, Plan, Workload, mix};
+use super::{super::storms::Storms, Costs, Faults, Links, Options, Plan, Workload, mix};
 
 impl Plan {
     /// Draws everything.
@@ -38,6 +38,7 @@ impl Plan {
             links: draw_links(&mut rng, &settings),
             workload: draw_workload(&mut rng),
             faults: if nodes == 1 { draw_faults(&mut rng).for_one_node() } else { draw_faults(&mut rng) },
+            storms: Storms::draw(Rng::with_seed(mix(seed, "storm kinds")), nodes),
             drift_ppm_max: [0, 200, 50_000][rng.usize(..3)],
             settings,
         }
@@ -88,6 +89,7 @@ impl Plan {
                 async_percent: 0,
             },
             faults: Faults::default(),
+            storms: Storms::default(),
             drift_ppm_max: 0,
         }
     }

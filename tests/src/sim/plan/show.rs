@@ -60,6 +60,14 @@ impl fmt::Display for Plan {
         for (name, often) in self.faults.kinds().into_iter().filter(|(_, often)| *often > 0.0) {
             write!(f, " {name} {often:.1}")?;
         }
-        write!(f, ", lasting {} ms", self.faults.lasts_micros / 1_000)
+        write!(f, ", lasting {} ms", self.faults.lasts_micros / 1_000)?;
+        if self.storms.lasts_micros > 0 {
+            write!(f, "\n  storms a minute:")?;
+            for (name, often) in self.storms.kinds().filter(|(_, often)| *often > 0.0) {
+                write!(f, " {name} {often:.1}")?;
+            }
+            write!(f, ", lasting {} ms", self.storms.lasts_micros / 1_000)?;
+        }
+        Ok(())
     }
 }
