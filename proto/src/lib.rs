@@ -2,8 +2,10 @@
 //!
 //! The protos are under `kv/v1/`; the code made from them is committed, so that nobody needs protoc, and a test fails if the
 //! two differ. Every `bytes` field is a [`bytes::Bytes`]: a value is not copied between the socket and the store. Nothing
-//! here checks a bound or gives a meaning; that is done where messages become the types of kv-core.
+//! here gives a meaning or checks a bound but that of long lists ([`frame`]); that is done where messages become the types of
+//! kv-core.
 
+pub mod frame;
 pub mod status;
 
 /// Version 1 of the wire.

@@ -17,7 +17,8 @@ fn generate() -> Vec<(&'static str, Vec<u8>)> {
     let bare = compiler.include_source_info(false).encode_file_descriptor_set();
     let full = compiler.include_source_info(true).file_descriptor_set();
     let out = tempfile::tempdir().expect("a temporary directory");
-    tonic_prost_build::configure().bytes(".").out_dir(out.path()).compile_fds(full).expect("code from the protos");
+    let services = tonic_prost_build::configure().bytes(".").codec_path("crate::frame::FrameCodec");
+    services.out_dir(out.path()).compile_fds(full).expect("code from the protos");
     vec![
         ("kv.v1.rs", fs::read(out.path().join("kv.v1.rs")).expect("the generated code")),
         ("kv.v1.descriptors.bin", bare),

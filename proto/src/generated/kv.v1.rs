@@ -406,7 +406,7 @@ pub mod cluster_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::frame::FrameCodec::default();
             let path = http::uri::PathAndQuery::from_static("/kv.v1.Cluster/Topology");
             let mut req = request.into_request();
             req.extensions_mut().insert(GrpcMethod::new("kv.v1.Cluster", "Topology"));
@@ -428,7 +428,7 @@ pub mod cluster_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::frame::FrameCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/kv.v1.Cluster/WatchTopology",
             );
@@ -450,7 +450,7 @@ pub mod cluster_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::frame::FrameCodec::default();
             let path = http::uri::PathAndQuery::from_static("/kv.v1.Cluster/Status");
             let mut req = request.into_request();
             req.extensions_mut().insert(GrpcMethod::new("kv.v1.Cluster", "Status"));
@@ -472,7 +472,7 @@ pub mod cluster_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::frame::FrameCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/kv.v1.Cluster/TransferLeader",
             );
@@ -637,7 +637,7 @@ pub mod cluster_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = TopologySvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::frame::FrameCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -683,7 +683,7 @@ pub mod cluster_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = WatchTopologySvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::frame::FrameCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -726,7 +726,7 @@ pub mod cluster_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = StatusSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::frame::FrameCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -771,7 +771,7 @@ pub mod cluster_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = TransferLeaderSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::frame::FrameCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1505,7 +1505,7 @@ pub mod kv_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::frame::FrameCodec::default();
             let path = http::uri::PathAndQuery::from_static("/kv.v1.Kv/Batch");
             let mut req = request.into_streaming_request();
             req.extensions_mut().insert(GrpcMethod::new("kv.v1.Kv", "Batch"));
@@ -1524,7 +1524,7 @@ pub mod kv_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::frame::FrameCodec::default();
             let path = http::uri::PathAndQuery::from_static("/kv.v1.Kv/Get");
             let mut req = request.into_request();
             req.extensions_mut().insert(GrpcMethod::new("kv.v1.Kv", "Get"));
@@ -1543,7 +1543,7 @@ pub mod kv_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::frame::FrameCodec::default();
             let path = http::uri::PathAndQuery::from_static("/kv.v1.Kv/Put");
             let mut req = request.into_request();
             req.extensions_mut().insert(GrpcMethod::new("kv.v1.Kv", "Put"));
@@ -1562,7 +1562,7 @@ pub mod kv_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::frame::FrameCodec::default();
             let path = http::uri::PathAndQuery::from_static("/kv.v1.Kv/Delete");
             let mut req = request.into_request();
             req.extensions_mut().insert(GrpcMethod::new("kv.v1.Kv", "Delete"));
@@ -1723,7 +1723,7 @@ pub mod kv_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = BatchSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::frame::FrameCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1766,7 +1766,7 @@ pub mod kv_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::frame::FrameCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1809,7 +1809,7 @@ pub mod kv_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = PutSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::frame::FrameCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1852,7 +1852,7 @@ pub mod kv_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = DeleteSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::frame::FrameCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -2553,7 +2553,7 @@ pub mod peer_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::frame::FrameCodec::default();
             let path = http::uri::PathAndQuery::from_static("/kv.v1.Peer/Exchange");
             let mut req = request.into_streaming_request();
             req.extensions_mut().insert(GrpcMethod::new("kv.v1.Peer", "Exchange"));
@@ -2693,7 +2693,7 @@ pub mod peer_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ExchangeSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::frame::FrameCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,

@@ -2,11 +2,16 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
+use bytes::Bytes;
 use fastrand::Rng;
 use kv_core::error::Error;
-use kv_proto::v1::{self, batch_request_message::Message, envelope::Content, op};
+use kv_proto::{
+    frame,
+    v1::{self, batch_request_message::Message, envelope::Content, op},
+};
 use kv_tests::fuzz::Target;
 use prost::Message as _;
+use tonic::Status;
 
 use super::{
     super::{
@@ -48,12 +53,11 @@ fn a_peers_frame() {
     seeds.push(envelope(vec![v1::PeerMessage::default(); 4_000]));
     let target = Target { name: "peer", runs: 40_000, bytes_max: 12 * 1024, seeds };
     target.run(|input| {
+        let bytes = Bytes::copy_from_slice(input);
         let said = bounded(PEER_TIMES, input.len(), || {
-            let content = match v1::Envelope::decode(input) {
+            let content = match frame::decode::<v1::Envelope>(bytes) {
                 Ok(envelope) => envelope.content,
-                Err(error) => {
-                    return Err(format!("prost: {}", error.to_string().split(':').next().unwrap_or_default()));
-                }
+                Err(status) => return Err(undecoded(&status)),
             };
             let Some(Content::Batch(batch)) = content else { return Err("no batch".to_owned()) };
             Ok(batch.messages.into_iter().map(message_from_wire).collect::<Result<Vec<_>, Error>>())
@@ -77,6 +81,26 @@ fn a_peers_frame() {
             .collect();
         kinds.join(", ")
     });
+}
+
+/// The place of an error is no kind of its own.
+fn undecoded(status: &Status) -> String {
+    status.message().split(':').next().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn a_frame_of_nothing_but_small_items_costs_no_memory() {
+    for (tag, decodes) in [
+        (0x22, (|bytes| frame::decode::<v1::Envelope>(bytes).is_ok()) as fn(Bytes) -> bool),
+        (0x12, |bytes| frame::decode::<v1::BatchRequestMessage>(bytes).is_ok()),
+    ] {
+        let items = [0x0a, 0].repeat(1_000_000);
+        let mut bytes = vec![tag];
+        prost::encoding::encode_varint(items.len() as u64, &mut bytes);
+        bytes.extend_from_slice(&items);
+        let bytes = Bytes::from(bytes);
+        assert!(!bounded(0, bytes.len(), || decodes(bytes.clone())));
+    }
 }
 
 /// A stream's message, or with another first byte a unary call's.
@@ -108,16 +132,18 @@ fn a_clients_request() {
     let target = Target { name: "request", runs: 80_000, bytes_max: 4 * 1024, seeds };
     target.run(|input| {
         let Some((what, bytes)) = input.split_first() else { return "nothing".to_owned() };
+        let bytes = Bytes::copy_from_slice(bytes);
         let read = bounded(REQUEST_TIMES, bytes.len(), || match what % 4 {
-            0 => v1::BatchRequestMessage::decode(bytes).map(|message| match message.message {
+            0 => frame::decode::<v1::BatchRequestMessage>(bytes).map(|message| match message.message {
                 Some(Message::Batch(batch)) => {
                     batch.ops.into_iter().map(|op| operation_from_wire(op.operation)).collect::<Result<Vec<_>, _>>()
                 }
                 _ => Ok(Vec::new()),
             }),
-            1 => v1::PutRequest::decode(bytes).map(|put| put_from_wire(put).map(|put| vec![put])),
-            2 => v1::DeleteRequest::decode(bytes).map(|delete| delete_from_wire(delete).map(|delete| vec![delete])),
-            _ => v1::GetRequest::decode(bytes).map(|get| get_from_wire(get).map(|get| vec![get])),
+            1 => frame::decode::<v1::PutRequest>(bytes).map(|put| put_from_wire(put).map(|put| vec![put])),
+            2 => frame::decode::<v1::DeleteRequest>(bytes)
+                .map(|delete| delete_from_wire(delete).map(|delete| vec![delete])),
+            _ => frame::decode::<v1::GetRequest>(bytes).map(|get| get_from_wire(get).map(|get| vec![get])),
         });
         match read {
             Ok(Ok(operations)) => {
@@ -125,7 +151,7 @@ fn a_clients_request() {
                 names.map(|name| name.split([' ', '{']).next().unwrap_or_default().to_owned()).collect()
             }
             Ok(Err(error)) => error.message().to_owned(),
-            Err(error) => format!("prost: {}", error.to_string().split(':').next().unwrap_or_default()),
+            Err(status) => undecoded(&status),
         }
     });
 }
