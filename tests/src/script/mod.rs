@@ -21,7 +21,7 @@
 //! *Regenerating* writes new traces and proves nothing; the `expect` lines hold in any case. So a script says what its
 //! property comes to in `expect` lines, and a reviewer reads the rest.
 //!
-//! - [`file`]: the format.
+//! - [`mod@file`]: the format.
 //! - [`host`]: one node with its disk; [`cluster`]: nodes, links, steps.
 //! - [`words`]: the trace.
 //! - [`commands`], [`expect`]: what a script can say.

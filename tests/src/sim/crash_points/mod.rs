@@ -8,7 +8,7 @@
 //! turn, and crashed again at every step of the recovery, and at a batch written where a torn one stood before. For a sample
 //! of steps the whole cluster goes on ([`cluster`]), and must come to rest as after any fault.
 //!
-//! *Left out*: see [`story`] for what the story does not have in it, [`subsets`] for the bound on disk states; crashes of two
+//! *Left out*: see [`story`] for what the story does not have in it, [`mod@subsets`] for the bound on disk states; crashes of two
 //! machines at once, damage on top of a crash, and more than two crashes without progress in between, which the swarm has.
 
 pub(super) mod cluster;
