@@ -3,7 +3,7 @@
 //! A target is a plain function from bytes to a sentence about what it made of them. Two engines drive it:
 //!
 //! - In `cargo test`, one of our own: the files of `tests/corpus/NAME`, then a number of inputs made from them and from
-//!   valid encodings by [`mutate`], the same in every run. What makes the target say something new is kept and mutated
+//!   valid encodings by [`mutate()`], the same in every run. What makes the target say something new is kept and mutated
 //!   further. `KV_FUZZ_RUNS` says how many, `KV_FUZZ_SEED` from which seed, and `KV_FUZZ_KEEP=1` writes what was new into the
 //!   corpus.
 //! - Built with `--cfg fuzzing`, bolero with the engine of that build, such as libFuzzer, which is guided by coverage.
