@@ -27,6 +27,14 @@ sim seed="1" runs="100":
 networks:
     cargo run --release -p kv-tests --bin sim -- --networks --brief
 
+# Fourteen simulated days on two cores, added up in tests/simulated.txt.
+sim-long:
+    cargo run --profile dist -p kv-tests --bin sim -- --campaign tests/simulated.txt --days 14 --jobs 2 --brief
+
+# A century on two cores. Stop it when you like: what was simulated is in tests/simulated.txt, and the next start goes on.
+sim-century:
+    cargo run --profile dist -p kv-tests --bin sim -- --campaign tests/simulated.txt --days 36525 --jobs 2 --brief
+
 # Plants known bugs one by one: the simulator must find each.
 mutants:
     cargo run --release -p kv-tests --bin sim -- --mutants

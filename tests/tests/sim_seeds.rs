@@ -1,10 +1,15 @@
-//! Seeds that are run at each change: a few of every kind, and all that have ever found something (`seeds.txt`).
+//! Seeds that are run at each change: a few of every kind, and all that have ever found something (the files in `seeds`).
+//!
+//! A kept seed is a whole plan with a sentence that says what it found (`sim --save` writes one), so that it keeps its meaning
+//! when plans come to be drawn differently. Its run changes with the code all the same: what it found must be proven by a test of
+//! its own too, where that can be.
 //!
 //! And that the simulator is what it has to be: the same seed does the same, byte for byte.
 
 use std::{
     cell::RefCell,
     io::{self, Write},
+    path::Path,
     rc::Rc,
 };
 
@@ -17,26 +22,29 @@ use kv_tests::sim::{
 /// Seeds of no particular merit.
 const SEEDS: std::ops::RangeInclusive<u64> = 1..=12;
 
-/// A seed a line, then why it is kept.
-const KEPT: &str = include_str!("../seeds.txt");
-
-fn holds(seed: u64) {
-    let (report, _) = run(Plan::draw(seed, Options::default()), Trace::new(None));
+fn holds(plan: Plan, again: &str) {
+    let (report, _) = run(plan, Trace::new(None));
     if let Some(violation) = report.failure {
-        panic!("{violation}\nagain: cargo run --release -p kv-tests --bin sim -- --seed {seed} --trace");
+        panic!("{violation}\nagain: cargo run --release -p kv-tests --bin sim -- {again} --trace");
     }
 }
 
 #[test]
 fn fixed_seeds_hold() {
-    SEEDS.for_each(holds);
+    SEEDS.for_each(|seed| holds(Plan::draw(seed, Options::default()), &format!("--seed {seed}")));
 }
 
 #[test]
 fn seeds_that_once_found_something_hold() {
-    for line in KEPT.lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty()) {
-        let seed = line.split_whitespace().next().and_then(|seed| seed.parse().ok());
-        holds(seed.unwrap_or_else(|| panic!("a line of seeds.txt begins with no seed: {line}")));
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds");
+    let mut paths: Vec<_> = directory.read_dir().unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    assert!(paths.len() > 10, "only {paths:?} are kept");
+    for path in paths {
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.starts_with("# "), "{}: the first line says why it is kept", path.display());
+        let plan = Plan::from_text(&text).unwrap_or_else(|reason| panic!("{}: {reason}", path.display()));
+        holds(plan, &format!("--plan {}", path.display()));
     }
 }
 

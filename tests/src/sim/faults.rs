@@ -31,6 +31,8 @@ pub struct Injector {
     kinds: Vec<(Kind, f64)>,
     lasts_micros: u64,
     pub(super) atlas: Atlas,
+    /// Faults that were drawn and whose time has come.
+    drawn: u64,
 }
 
 /// The kinds of fault, in the order of [`super::plan::Faults::kinds`].
@@ -70,6 +72,14 @@ pub enum Kind {
     Transfer,
     /// A leader stands still and is cut off.
     Zombie,
+}
+
+impl Kind {
+    /// The node that it concerns, if it is one, and the one that was drawn.
+    fn node(self, drawn: usize) -> Option<usize> {
+        let others = [Self::CrashAll, Self::Partition, Self::PartitionOneWay, Self::Transfer, Self::Zombie];
+        (!others.contains(&self)).then_some(drawn)
+    }
 }
 
 const KINDS: [Kind; 17] = [
@@ -143,6 +153,7 @@ impl Injector {
             kinds: KINDS.into_iter().zip(often).filter(|(_, often)| *often > 0.0).collect(),
             lasts_micros: plan.faults.lasts_micros,
             atlas: Atlas::new(plan),
+            drawn: 0,
         }
     }
 
@@ -177,9 +188,15 @@ impl Injector {
 impl World {
     /// Makes a fault happen, and draws the next.
     pub(super) fn inject(&mut self, kind: Kind) {
+        self.injector.drawn += 1;
+        if !self.plan.faults_kept.keeps(self.injector.drawn) {
+            return self.schedule_fault();
+        }
         let node = self.injector.rng.usize(..self.machines.len());
         self.counts.faults[kind as usize] += 1;
         self.trace.tell(self.now, || format!("FAULT {kind:?} (node {})", node + 1));
+        let number = self.injector.drawn;
+        self.trace.mark(self.now, kind.node(node), || format!("fault {number}: {kind:?}"));
         match kind {
             Kind::Crash => self.crash_for_a_while(node, false),
             Kind::CrashInRecovery => self.crash_for_a_while(node, true),

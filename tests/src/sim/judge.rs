@@ -290,6 +290,8 @@ impl World {
                 let (index, term, digest) = (install.index, install.term, install.digest);
                 facts.push(Fact::Installed { place, index, term, digest });
                 self.counts.installs += 1;
+                let shard = place.shard;
+                self.trace.mark(self.now, Some(node), || format!("s{shard} installed at {index}"));
                 self.judge_digest(node, place.shard, index, digest);
             }
             Record::HardState { .. } | Record::Boundary { .. } | Record::Tombstone { .. } => {}
@@ -401,6 +403,16 @@ impl World {
             self.commit(node, shard, view.commit.min(status.persisted), status.term, facts);
             let known = self.judge.known(node, shard);
             if known.view != view {
+                if known.view.role != view.role {
+                    let term = status.term;
+                    let role = match view.role {
+                        Role::Leader => "leads",
+                        Role::Follower => "follows",
+                        Role::Candidate => "campaigns",
+                        Role::PreCandidate => "asks to campaign",
+                    };
+                    self.trace.mark(self.now, Some(node), || format!("s{shard} {role}, term {term}"));
+                }
                 known.view = view;
                 facts.push(Fact::View(view));
             }

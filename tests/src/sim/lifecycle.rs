@@ -13,6 +13,7 @@ impl World {
     pub(super) fn fail_stop(&mut self, node: usize, reason: &str) {
         self.counts.fail_stops += 1;
         self.trace.tell(self.now, || format!("n{} stops: {reason}", node + 1));
+        self.trace.mark(self.now, Some(node), || format!("stops: {reason}"));
         // What fails because the power went loses what was not synced.
         let power = self.machines[node].disk.is_off();
         self.stop(node, power, "failed");
@@ -22,6 +23,7 @@ impl World {
     /// Ends a node's process; with the power, its disk loses what was not synced.
     pub(super) fn stop(&mut self, node: usize, power: bool, why: &str) {
         self.trace.tell(self.now, || format!("n{} {why}", node + 1));
+        self.trace.mark(self.now, Some(node), || why.to_owned());
         let was_up = self.machines[node].process.is_some();
         self.note_writing(node);
         self.machines[node].stop(power);
@@ -66,6 +68,7 @@ impl World {
                 self.judge_turn(node, &outputs);
                 self.perform(node, &mut outputs);
                 self.trace.tell(self.now, || format!("n{} is up", node + 1));
+                self.trace.mark(self.now, Some(node), || "is up".to_owned());
                 self.trace.note([self.now, node as u64, start]);
                 self.give(node, Input::Describe(self.machines[node].description()));
                 self.queue.push(self.now, Event::Tick { node, start });
@@ -74,6 +77,7 @@ impl World {
             Err(StartError::Corrupt(reason)) => {
                 self.counts.refused_starts += 1;
                 self.trace.tell(self.now, || format!("n{} refuses to start: {reason}", node + 1));
+                self.trace.mark(self.now, Some(node), || "refuses to start".to_owned());
                 if !self.injector.may_be_damaged(node) {
                     self.fail("a whole log is never refused", format!("node {} refused to start: {reason}", node + 1));
                 }

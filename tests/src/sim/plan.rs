@@ -13,6 +13,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use super::{clock, storms::Storms};
 
 mod draw;
+mod fields;
 mod show;
 
 /// What a run is asked to be, beside its seed.
@@ -29,6 +30,8 @@ pub struct Options {
 pub struct Plan {
     /// The seed that all is drawn from.
     pub seed: u64,
+    /// Which of the faults that are drawn happen.
+    pub faults_kept: Kept,
     /// Number of nodes.
     pub nodes: u64,
     /// Number of shards, the meta shard not counted.
@@ -57,6 +60,16 @@ pub struct Plan {
     pub storms: Storms,
     /// Clocks run up to this much too fast or too slow, in parts per million.
     pub drift_ppm_max: u64,
+}
+
+/// Which of the faults that a run draws happen: a failing run is cut down to those that it needs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Kept {
+    /// All of them.
+    #[default]
+    All,
+    /// Those with these numbers, counted from 1 in the order of drawing.
+    Only(Vec<u64>),
 }
 
 /// What work costs on a node, in simulated microseconds.
@@ -179,6 +192,17 @@ impl Plan {
     pub fn slow_ppm_max(&self) -> u64 {
         let storms = if self.storms.change_rates() { clock::TRUE_RATE_PPM - clock::RATE_PPM_MIN } else { 0 };
         self.drift_ppm_max.max(storms)
+    }
+}
+
+impl Kept {
+    /// Whether the fault of this number happens.
+    #[must_use]
+    pub fn keeps(&self, number: u64) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(numbers) => numbers.contains(&number),
+        }
     }
 }
 

@@ -25,6 +25,7 @@ impl World {
         self.quiet = true;
         self.network.heal();
         self.trace.tell(self.now, || "QUIET".to_owned());
+        self.trace.mark(self.now, None, || "faults end".to_owned());
         for node in 0..self.machines.len() {
             let machine = &mut self.machines[node];
             machine.paused_until = 0;
@@ -76,6 +77,7 @@ impl World {
             simulated_micros: self.now,
             trace_hash: self.trace.hash(),
             failure: self.failure,
+            timeline: self.trace.take_timeline(),
             plan: self.plan,
         };
         (report, self.judge.history)

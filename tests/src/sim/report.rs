@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt};
 
 use kv_core::message::{PeerMessage, RaftMessage};
 
-use super::plan::Plan;
+use super::{plan::Plan, timeline::Entry};
 use crate::check::view::Violation;
 
 /// What happened in a run.
@@ -65,6 +65,8 @@ pub struct Report {
     pub trace_hash: u64,
     /// The property that did not hold.
     pub failure: Option<Violation>,
+    /// What happened to the nodes, if a timeline was kept.
+    pub timeline: Vec<Entry>,
 }
 
 impl fmt::Display for Report {

@@ -5,10 +5,13 @@
 
 use std::{fmt, io::Write};
 
-/// The running hash, and perhaps the text.
+use super::timeline::Entry;
+
+/// The running hash, and perhaps the text and the timeline.
 pub struct Trace {
     hash: u64,
     text: Option<Box<dyn Write>>,
+    timeline: Option<Vec<Entry>>,
 }
 
 impl fmt::Debug for Trace {
@@ -21,7 +24,26 @@ impl Trace {
     /// A trace that begins; with a text if there is somewhere to write it.
     #[must_use]
     pub fn new(text: Option<Box<dyn Write>>) -> Self {
-        Self { hash: 0x9e37_79b9_7f4a_7c15, text }
+        Self { hash: 0x9e37_79b9_7f4a_7c15, text, timeline: None }
+    }
+
+    /// Keeps a timeline too.
+    #[must_use]
+    pub fn with_timeline(mut self) -> Self {
+        self.timeline = Some(Vec::new());
+        self
+    }
+
+    /// Marks the timeline, if one is kept: something that happened to one node, or to all.
+    pub fn mark(&mut self, at: u64, node: Option<usize>, what: impl FnOnce() -> String) {
+        if let Some(timeline) = &mut self.timeline {
+            timeline.push(Entry { at, node, what: what() });
+        }
+    }
+
+    /// The timeline, if one was kept.
+    pub fn take_timeline(&mut self) -> Vec<Entry> {
+        self.timeline.take().unwrap_or_default()
     }
 
     /// Takes numbers into the hash.

@@ -117,6 +117,7 @@ impl World {
         match notice {
             Notice::StateLost { shard, .. } => {
                 self.counts.states_lost += 1;
+                self.trace.mark(self.now, Some(node), || format!("loses its state of s{shard}"));
                 self.note(node, || Note::StateLost(*shard));
             }
             Notice::Verified { shard, .. } => self.note(node, || Note::Verified(*shard)),

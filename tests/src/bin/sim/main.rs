@@ -1,12 +1,17 @@
 //! `sim`: tortures the whole algorithm in simulated time, and says what did not hold.
 //!
-//! `sim --seed 1 --runs 100` runs seeds 1 to 100. Everything that a run does comes from its seed; one that fails prints the
-//! property in words and the command that repeats it, and ends the program with status 1. `sim --mutants` builds a variant of
-//! itself with planted bugs and shows that each is found.
+//! `sim --seed 1 --runs 100` runs seeds 1 to 100. Everything that a run does comes from its seed; one that fails is cut down, told
+//! to people (the promise, the smallest history, the nodes' timeline, the one command that repeats it), and ends the program with
+//! status 1. `sim --mutants` builds a variant of itself with planted bugs and shows that each is found; `sim --campaign` adds up
+//! long runs in a file.
 
+mod campaign;
 mod crash_points;
+mod failing;
 mod mutants;
 mod networks;
+mod out;
+mod seeds;
 
 use std::{fs::File, io::BufWriter, path::PathBuf, process::ExitCode};
 
@@ -15,6 +20,12 @@ use kv_tests::sim::{
     plan::{Options, Plan},
     report::Report,
     trace::Trace,
+};
+
+use self::{
+    campaign::Campaign,
+    out::say,
+    seeds::{Ended, cpu_seconds},
 };
 
 /// Tortures the whole algorithm in simulated time.
@@ -26,6 +37,30 @@ struct Arguments {
     /// How many seeds to run, one after the other.
     #[arg(long, default_value_t = 1)]
     runs: u64,
+    /// Runs the plan in this file (as kept in tests/seeds) instead of drawing one.
+    #[arg(long, value_name = "FILE", conflicts_with = "seed")]
+    plan: Option<PathBuf>,
+    /// Overrides a choice of the plan, as `nodes=3`; a failing run names them.
+    #[arg(long, value_name = "NAME=VALUE")]
+    set: Vec<String>,
+    /// Threads, each with a seed of its own.
+    #[arg(long, default_value_t = 1)]
+    jobs: usize,
+    /// CPU seconds to cut a failing run down in; 0 leaves it as it is.
+    #[arg(long, default_value_t = 60.0)]
+    shrink_secs: f64,
+    /// Keeps the plan (of the first failing run, cut down, or of a single run) as tests/seeds/NAME.seed.
+    #[arg(long, value_name = "NAME")]
+    save: Option<String>,
+    /// With `--save`: a sentence that says why.
+    #[arg(long, value_name = "SENTENCE", requires = "save")]
+    why: Option<String>,
+    /// Adds up what is simulated in this file, and takes up seeds that no earlier campaign in it has run.
+    #[arg(long, value_name = "FILE")]
+    campaign: Option<PathBuf>,
+    /// Goes on from seed to seed until so many days were simulated, in all runs together.
+    #[arg(long)]
+    days: Option<f64>,
     /// Length of the phase with faults in simulated seconds; drawn from the seed if not given.
     #[arg(long)]
     sim_secs: Option<u64>,
@@ -95,66 +130,119 @@ fn main() -> ExitCode {
 }
 
 fn run_all(arguments: &Arguments) -> ExitCode {
-    let options = Options { sim_secs: arguments.sim_secs, light: arguments.light };
-    let (mut failed, mut simulated_micros, began) = (0, 0_u64, cpu_seconds());
-    for seed in arguments.seed..arguments.seed.saturating_add(arguments.runs) {
-        let plan = Plan::draw(seed, options);
-        if !arguments.brief {
-            println!("{plan}");
+    let campaign = match arguments.campaign.as_deref().map(Campaign::begin).transpose() {
+        Ok(campaign) => campaign,
+        Err(reason) => return refuse(&reason),
+    };
+    let first = campaign.as_ref().map_or(arguments.seed, Campaign::first);
+    if let Err(reason) = plan(arguments, first) {
+        return refuse(&reason);
+    }
+    let runs = if campaign.is_some() || arguments.days.is_some() { u64::MAX } else { arguments.runs };
+    let plans =
+        |number| (number < runs).then(|| plan(arguments, first + number).expect("the settings were just tried"));
+    let mut told = Told { campaign, failed: 0, simulated_micros: 0, began: cpu_seconds() };
+    let jobs = if arguments.trace.is_some() { 1 } else { arguments.jobs };
+    let begin = || {
+        if let Some(mutant) = &arguments.mutant {
+            mutants::switch_on(mutant).expect("main has just done it on its own thread");
         }
-        let before = cpu_seconds();
-        let (report, history) = kv_tests::sim::run(plan, trace(arguments));
-        let seconds = cpu_seconds() - before;
-        simulated_micros += report.simulated_micros;
+    };
+    seeds::run_each(jobs, plans, || trace(arguments), begin, |run| told.take(arguments, run));
+    told.end()
+}
+
+fn refuse(reason: &str) -> ExitCode {
+    eprintln!("{reason}");
+    ExitCode::from(2)
+}
+
+/// The plan of a seed as asked for.
+fn plan(arguments: &Arguments, seed: u64) -> Result<Plan, String> {
+    let mut plan = match &arguments.plan {
+        Some(path) => {
+            let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+            Plan::from_text(&text).map_err(|reason| format!("{}: {reason}", path.display()))?
+        }
+        None => Plan::draw(seed, Options { sim_secs: arguments.sim_secs, light: arguments.light }),
+    };
+    arguments.set.iter().try_for_each(|setting| plan.set(setting))?;
+    Ok(plan)
+}
+
+/// A day, in microseconds.
+const DAY_MICROS: f64 = 86_400e6;
+
+/// What was told of all runs.
+struct Told {
+    campaign: Option<Campaign>,
+    failed: u64,
+    simulated_micros: u64,
+    began: f64,
+}
+
+impl Told {
+    /// Tells of a run; false if it was the last.
+    fn take(&mut self, arguments: &Arguments, run: Ended) -> bool {
+        self.simulated_micros += run.report.simulated_micros;
         if let Some(path) = &arguments.history
-            && let Err(error) = std::fs::write(path, history.to_string())
+            && let Err(error) = std::fs::write(path, run.history.to_string())
         {
             eprintln!("the history can't be written to {}: {error}", path.display());
         }
-        print_report(arguments, &report, seconds);
-        if report.failure.is_some() {
-            failed += 1;
-            if !arguments.keep_going {
-                break;
+        print_report(arguments, &run.report, run.seconds);
+        let mut goes_on = true;
+        if let Some(campaign) = &mut self.campaign
+            && let Err(reason) = campaign.add(&run.report)
+        {
+            eprintln!("{reason}");
+            goes_on = false;
+        }
+        goes_on &= arguments.days.is_none_or(|days| (self.simulated_micros as f64) < days * DAY_MICROS);
+        if run.report.failure.is_some() {
+            self.failed += 1;
+            // The first is told in full; of others the seeds will do.
+            if self.failed == 1 {
+                failing::tell(arguments, run);
             }
+            goes_on &= arguments.keep_going;
+        } else if let Some(name) = arguments.save.as_ref().filter(|_| arguments.runs == 1) {
+            failing::save(name, arguments.why.as_deref().unwrap_or("kept by hand"), &run.report.plan);
         }
-        if arguments.cpu_secs.is_some_and(|most| cpu_seconds() - began > most) {
-            break;
-        }
+        goes_on && arguments.cpu_secs.is_none_or(|most| cpu_seconds() - self.began <= most)
     }
-    let seconds = cpu_seconds() - began;
-    println!(
-        "{failed} failed; {:.0} simulated seconds in {seconds:.2} s of CPU: {:.0} a second",
-        simulated_micros as f64 / 1e6,
-        simulated_micros as f64 / 1e6 / seconds
-    );
-    if failed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+
+    fn end(self) -> ExitCode {
+        let seconds = cpu_seconds() - self.began;
+        if let Some(campaign) = &self.campaign {
+            if let Err(reason) = campaign.write() {
+                return refuse(&reason);
+            }
+            say(campaign.total());
+        }
+        say(format_args!(
+            "{} failed; {:.0} simulated seconds in {seconds:.2} s of CPU: {:.0} a second",
+            self.failed,
+            self.simulated_micros as f64 / 1e6,
+            self.simulated_micros as f64 / 1e6 / seconds
+        ));
+        if self.failed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    }
 }
 
 fn print_report(arguments: &Arguments, report: &Report, seconds: f64) {
     let seed = report.plan.seed;
     if !arguments.brief {
-        println!("{report}");
-        println!("  {:.0} simulated seconds per CPU-second", report.simulated_micros as f64 / 1e6 / seconds);
+        say(&report.plan);
+        say(report);
+        say(format_args!("  {:.0} simulated seconds per CPU-second", report.simulated_micros as f64 / 1e6 / seconds));
     }
     match &report.failure {
-        None if arguments.brief => println!("seed {seed}: holds ({seconds:.1} s, trace {:016x})", report.trace_hash),
-        None => println!("seed {seed}: all properties hold"),
-        Some(violation) => {
-            println!("seed {seed}: FAILED\n  {violation}");
-            let mut command = "cargo run --release -p kv-tests --bin sim --".to_owned();
-            if let Some(mutant) = &arguments.mutant {
-                command = format!("target/mutants/release/sim --mutant {mutant}");
-            }
-            command += &format!(" --seed {seed}");
-            if let Some(secs) = arguments.sim_secs {
-                command += &format!(" --sim-secs {secs}");
-            }
-            if arguments.light {
-                command += " --light";
-            }
-            println!("  again: {command} --trace");
+        None if arguments.brief => {
+            say(format_args!("seed {seed}: holds ({seconds:.1} s, trace {:016x})", report.trace_hash))
         }
+        None => say(format_args!("seed {seed}: all properties hold")),
+        Some(violation) => say(format_args!("seed {seed}: FAILED\n  {violation}")),
     }
 }
 
@@ -170,10 +258,4 @@ fn trace(arguments: &Arguments) -> Trace {
             std::process::exit(2);
         }
     }
-}
-
-/// CPU time that this process has used, in seconds.
-fn cpu_seconds() -> f64 {
-    let used = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    used.tv_sec as f64 + used.tv_nsec as f64 / 1e9
 }

@@ -120,7 +120,7 @@ fn build(root: &Path) -> Result<PathBuf, String> {
 /// Runs seeds with a bug until one fails; `None` if the variant could not be run.
 fn search(binary: &Path, bug: Option<&str>) -> Option<Found> {
     let mut command = Command::new(binary);
-    command.arg("--brief");
+    command.args(["--brief", "--shrink-secs", "0"]);
     match bug {
         Some(bug) => {
             command.args(["--runs", "1000000", "--cpu-secs", &CPU_SECS_MAX.to_string(), "--mutant", bug]);

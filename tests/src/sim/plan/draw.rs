@@ -5,7 +5,7 @@
 use fastrand::Rng;
 use kv_core::settings::Settings;
 
-use super::{super::storms::Storms, Costs, Faults, Links, Options, Plan, Workload, mix};
+use super::{super::storms::Storms, Costs, Faults, Kept, Links, Options, Plan, Workload, mix};
 
 impl Plan {
     /// Draws everything.
@@ -27,6 +27,7 @@ impl Plan {
         let faults_secs = options.sim_secs.unwrap_or_else(|| rng.u64(30..=120));
         Self {
             seed,
+            faults_kept: Kept::All,
             nodes,
             shards: rng.u64(1..=8),
             replication,
@@ -48,6 +49,7 @@ impl Plan {
     fn light(seed: u64, options: Options) -> Self {
         Self {
             seed,
+            faults_kept: Kept::All,
             nodes: 3,
             shards: 4,
             replication: 3,
