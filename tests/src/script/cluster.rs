@@ -25,6 +25,9 @@ use super::{
 /// Rounds after which a step is held to have no end.
 const ROUNDS_MAX: usize = 20_000;
 
+/// Requests that a script does not name have numbers from here on.
+pub const UNNUMBERED: u64 = 1 << 32;
+
 /// The shard that scripts are about.
 pub const SHARD: ShardId = ShardId(1);
 
@@ -127,6 +130,12 @@ impl Cluster {
         host.give(Input::Request(Request { id, shard, epoch, deadline, operation }));
         self.answers.insert(id, None);
         id
+    }
+
+    /// The next requests have these numbers, or those that come after all that were asked before.
+    pub fn number_from(&mut self, first: Option<u64>) {
+        let numbered = self.answers.keys().map(|id| id.0).filter(|id| *id < UNNUMBERED);
+        self.requests = first.unwrap_or_else(|| numbered.max().unwrap_or(0));
     }
 
     /// One tick of the clocks of these nodes, and what follows from it.
@@ -233,6 +242,14 @@ impl Cluster {
     }
 
     fn perform(&mut self, node: NodeId, outputs: Vec<Output>) {
+        let is_verified = |output: &Output| matches!(output, Output::Notice(Notice::Verified { .. }));
+        let (verified, outputs): (Vec<_>, Vec<_>) = outputs.into_iter().partition(is_verified);
+        for output in verified {
+            // A state is proven before anything is applied to it; entries applied have no place among the outputs.
+            if let Output::Notice(notice) = output {
+                self.notice(node, &notice);
+            }
+        }
         let applied = self.hosts.get_mut(&node).and_then(|host| host.process.as_mut());
         for entry in applied.map(|process| process.node.take_applied()).unwrap_or_default() {
             if let Some(words) = self.words.applied(&entry) {

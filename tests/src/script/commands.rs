@@ -13,6 +13,8 @@
 //! | `wait 1 4@2` | asks whether what was accepted at 4@2 is durable |
 //! | `transfer 1 2` | asks node 1 to hand the leadership to node 2 |
 //! | `fill 1 20 900` | 20 writes of 900 bytes, one after the other, of which nothing is told |
+//! | `crowd 1 65536` | opens so many sessions, of which nothing is told |
+//! | `urge 1 3` | node 1 tells node 3 to campaign at once, as a leader that hands over does |
 //! | `tick 20 [1,2]` | that many ticks of all nodes, or of these |
 //! | `stall 1 500` | 500 ms pass on node 1's clock without a tick |
 //! | `cut 1->2`, `cut 1-2`, `cut 1`; `heal ...` | loses what is sent by these links; the same without an argument: all |
@@ -34,17 +36,23 @@ use bytes::Bytes;
 use kv_core::{
     command::{Action, Condition, SessionStamp, Write},
     io::{Answer, Consistency, Input, Operation},
+    message::{PeerMessage, RaftMessage, RaftMessageKind},
     settings::Settings,
-    types::{Durability, Epoch, Key, LogIndex, NodeId, Revision, Sequence, SessionId, ShardId, Term, Token, Value},
+    types::{
+        Durability, Epoch, Key, LogIndex, NodeId, RequestId, Revision, Sequence, SessionId, ShardId, Term, Token, Value,
+    },
 };
 
 use super::{
-    cluster::{Cluster, SHARD},
+    cluster::{Cluster, SHARD, UNNUMBERED},
     founding::Founders,
 };
 
 /// How long a request waits unless it says otherwise, in milliseconds.
 const DEADLINE_MILLIS: u64 = 5_000;
+
+/// Sessions that [`crowd`] opens in one turn.
+const OPENED_AT_ONCE: u64 = 1_024;
 
 /// A script being run.
 #[derive(Default)]
@@ -152,6 +160,8 @@ pub fn command_of(cluster: &mut Cluster, words: &[&str]) -> Result<(), String> {
     match *command {
         "put" | "del" | "get" | "open" | "wait" | "transfer" => request(cluster, words),
         "fill" => fill(cluster, words),
+        "crowd" => crowd(cluster, words),
+        "urge" => urge(cluster, words),
         "tick" | "stall" | "crash" | "restart" | "free" | "leave" => happen(cluster, words),
         "cut" | "heal" | "hold" | "release" | "lose" | "sync" | "work" => hold(cluster, words),
         "losetree" | "lietree" | "spoil" => damage(cluster, words),
@@ -220,6 +230,7 @@ fn write(command: &str, what: &str, options: &[&str]) -> Result<Operation, Strin
 fn fill(cluster: &mut Cluster, words: &[&str]) -> Result<(), String> {
     let (at, count, bytes) = (node(words, 1)?, number(words, 2)?, number(words, 3)?);
     let told = cluster.trace.len();
+    cluster.number_from(Some(UNNUMBERED));
     for round in 0..count {
         let write = write("put", &format!("f{}=x*{bytes}", round % 5), &[])?;
         let id = cluster.ask(at, SHARD, None, DEADLINE_MILLIS, write);
@@ -229,7 +240,53 @@ fn fill(cluster: &mut Cluster, words: &[&str]) -> Result<(), String> {
             other => return Err(format!("write {round} was answered with {other:?}\n{}", cluster.trace.join("\n"))),
         }
     }
+    cluster.number_from(None);
     cluster.trace.truncate(told);
+    Ok(())
+}
+
+fn crowd(cluster: &mut Cluster, words: &[&str]) -> Result<(), String> {
+    let (at, count, told) = (node(words, 1)?, number(words, 2)?, cluster.trace.len());
+    cluster.number_from(Some(UNNUMBERED));
+    for opened in 1..=count {
+        cluster.ask(at, SHARD, None, DEADLINE_MILLIS, Operation::OpenSession);
+        if opened == count || opened.is_multiple_of(OPENED_AT_ONCE) {
+            cluster.settle();
+        }
+    }
+    let opened = cluster.answers.split_off(&RequestId(UNNUMBERED)).into_values();
+    let refused = opened.filter(|answer| !matches!(answer, Some(Ok(Answer::SessionOpened(_))))).count();
+    cluster.number_from(None);
+    cluster.trace.truncate(told);
+    if refused == 0 { Ok(()) } else { Err(format!("{refused} sessions were refused")) }
+}
+
+fn urge(cluster: &mut Cluster, words: &[&str]) -> Result<(), String> {
+    let (from, to) = (node(words, 1)?, node(words, 2)?);
+    let replica =
+        |node: NodeId| cluster.words.replicas.iter().find(|(_, at)| **at == node).map(|(replica, _)| *replica);
+    let (own, other) = (replica(from).ok_or("no replica")?, replica(to).ok_or("no replica")?);
+    let term = cluster.status(from).ok_or("it is down")?.term;
+    let message = RaftMessage {
+        kind: RaftMessageKind::TimeoutNow,
+        to: other,
+        from: own,
+        term,
+        log_term: Term(0),
+        index: LogIndex(0),
+        entries: Vec::new(),
+        commit: LogIndex(0),
+        commit_term: Term(0),
+        snapshot: None,
+        request_snapshot: LogIndex(0),
+        reject: false,
+        reject_hint: LogIndex(0),
+        context: Bytes::new(),
+        priority: 0,
+    };
+    let message = PeerMessage::Raft { shard: SHARD, message };
+    cluster.trace.extend(cluster.words.message(from, to, &message));
+    cluster.host(to).give(Input::Peer { from, message });
     Ok(())
 }
 
