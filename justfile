@@ -35,6 +35,10 @@ sim-long:
 sim-century:
     cargo run --profile dist -p kv-tests --bin sim -- --campaign tests/simulated.txt --days 36525 --jobs 2 --brief
 
+# Ten times the load that a cluster can bear.
+overload:
+    cargo run --release -p kv-tests --bin sim -- --overload
+
 # Plants known bugs one by one: the simulator must find each.
 mutants:
     cargo run --release -p kv-tests --bin sim -- --mutants

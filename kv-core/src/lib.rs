@@ -38,6 +38,8 @@ pub mod types;
 #[cfg(feature = "node")]
 pub mod checkpoint;
 #[cfg(feature = "node")]
+pub mod inbox;
+#[cfg(feature = "node")]
 pub mod io;
 #[cfg(feature = "node")]
 pub mod log;

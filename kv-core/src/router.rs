@@ -16,6 +16,7 @@ use crate::{
 };
 
 mod attempt;
+mod throttle;
 
 pub use attempt::{
     ANSWER_MICROS_MIN, Attempt, Decision, Last, OperationKind, SENDS_PER_ROUND_MAX, WAIT_MICROS_MAX, WAIT_MICROS_MIN,
@@ -63,6 +64,8 @@ pub struct Router {
     leaders: BTreeMap<ShardId, NodeId>,
     /// At most one entry for a node of the map.
     health: BTreeMap<NodeId, Health>,
+    /// At most one entry for a node of the map.
+    throttles: BTreeMap<NodeId, throttle::Throttle>,
 }
 
 /// How a node has been lately.
@@ -113,6 +116,7 @@ impl Router {
         self.map_wanted = false;
         if let (true, Some(map)) = (taken, &self.map) {
             self.health.retain(|node, _| map.node(*node).is_some());
+            self.throttles.retain(|node, _| map.node(*node).is_some());
             self.leaders.retain(|shard, leader| map.row(*shard).is_some() && map.node(*leader).is_some());
         }
         Ok(taken)
@@ -148,6 +152,16 @@ impl Router {
         let micros = (NODE_PAUSE_MICROS_MIN << health.failures.min(10)).min(NODE_PAUSE_MICROS_MAX);
         health.failures = health.failures.saturating_add(1);
         health.paused_until = now.plus_micros(jittered(micros, random));
+    }
+
+    /// A node took what it was asked, or refused it as overloaded.
+    fn node_took(&mut self, node: NodeId, overloaded: bool, now: Time) {
+        self.throttles.entry(node).or_default().answered(overloaded, now);
+    }
+
+    /// Whether what is about to be sent to a node is held back, since it refuses too much.
+    fn holds_back(&mut self, node: NodeId, now: Time, random: u64) -> bool {
+        self.throttles.get_mut(&node).is_some_and(|throttle| throttle.holds_back(now, random))
     }
 
     fn row(&self, destination: Destination) -> Option<&ShardRow> {

@@ -1,32 +1,20 @@
 //! Where everything that happens to a node waits for its next turn.
 //!
-//! One queue, filled by the tasks of the loop and by the log and checkpoint threads, emptied turn by turn. What the node
-//! itself has asked for (a synced batch, a finished job) is always taken; what comes from outside is bounded: clients are
-//! refused past [`REQUESTS_MAX`], and a peer's connection is not read while [`PEER_BYTES_MAX`] wait, so that the peer feels
-//! it.
+//! Filled by the tasks of the loop and by the log and checkpoint threads, emptied turn by turn. What goes first, and what is
+//! refused, the core's inbox decides, so that the simulator has the very same door; here are the lock, and the waiting: for
+//! something to do, and of a peer's connection for room.
 
-use std::{
-    collections::VecDeque,
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use kv_core::{
     error::Error,
+    inbox,
     io::{Answer, Input, Operation, Request},
-    types::NodeId,
+    types::{NodeId, Time},
 };
 use tokio::sync::{Notify, oneshot};
 
-use crate::{convert::FromPeer, sink::Asker, status::Report};
-
-/// Requests that wait for a turn. Past it a request is refused as overloaded.
-const REQUESTS_MAX: usize = 65_536;
-/// Bytes of peers' messages that wait for a turn. Past it no connection is read.
-const PEER_BYTES_MAX: usize = 32 * 1024 * 1024;
-/// Most inputs of one turn.
-const TURN_INPUTS_MAX: usize = 4_096;
-/// Bytes of inputs after which a turn takes no more.
-const TURN_BYTES_MAX: usize = 4 * 1024 * 1024;
+use crate::{clock, convert::FromPeer, sink::Asker, status::Report};
 
 /// Something that happened.
 pub(crate) enum Event {
@@ -34,6 +22,8 @@ pub(crate) enum Event {
     Input(Input),
     /// A client asks. The request's id is given when it is taken.
     Ask(Asker, Request),
+    /// A client asked, and the request has waited for too long: it is refused.
+    Late(Asker, Request),
     /// A message of a peer whose handshake was accepted.
     Peer(NodeId, FromPeer),
     /// Somebody wants to know how the node is doing.
@@ -41,10 +31,6 @@ pub(crate) enum Event {
 }
 
 impl Event {
-    fn is_request(&self) -> bool {
-        matches!(self, Self::Ask(..))
-    }
-
     fn peer_bytes(&self) -> usize {
         match self {
             Self::Peer(_, FromPeer::Node(message)) => message.bytes_about(),
@@ -73,24 +59,17 @@ impl Event {
 /// The queue.
 #[derive(Default)]
 pub(crate) struct Inbox {
-    queue: Mutex<Queue>,
+    queue: Mutex<inbox::Inbox<Event>>,
     /// Something was put in.
     filled: Notify,
     /// Peers' messages were taken out.
     room: Notify,
 }
 
-#[derive(Default)]
-struct Queue {
-    events: VecDeque<Event>,
-    requests: usize,
-    peer_bytes: usize,
-}
-
 impl Inbox {
     /// Puts in what the node itself has asked for, or what is rare.
     pub(crate) fn push(&self, event: Event) {
-        self.lock().put(event);
+        self.lock().push(event);
         self.filled.notify_one();
     }
 
@@ -103,11 +82,13 @@ impl Inbox {
             return Ok(());
         }
         let mut queue = self.lock();
-        if queue.requests + asked.len() > REQUESTS_MAX {
+        if !queue.has_room_for_requests(asked.len()) {
             return Err(asked);
         }
+        let now = clock::now();
         for (asker, request) in asked {
-            queue.put(Event::Ask(asker, request));
+            let event = Event::Ask(asker, request);
+            queue.push_request(now, event.bytes(), event);
         }
         drop(queue);
         self.filled.notify_one();
@@ -131,8 +112,9 @@ impl Inbox {
             let room = self.room.notified();
             {
                 let mut queue = self.lock();
-                if queue.peer_bytes < PEER_BYTES_MAX {
-                    queue.put(Event::Peer(from, message));
+                if queue.has_room_for_peers() {
+                    let event = Event::Peer(from, message);
+                    queue.push_peer(event.bytes(), event);
                     break;
                 }
             }
@@ -151,21 +133,19 @@ impl Inbox {
         self.filled.notified().await;
     }
 
-    /// Takes out at most what one turn takes. True if nothing is left.
-    pub(crate) fn take(&self, into: &mut Vec<Event>) -> bool {
+    /// Takes out at most what one turn takes, and what has waited for too long. True if nothing is left.
+    pub(crate) fn take(&self, now: Time, into: &mut Vec<Event>) -> bool {
+        let mut late = Vec::new();
         let mut queue = self.lock();
-        let (mut bytes, mut peer_bytes) = (0, 0);
-        while into.len() < TURN_INPUTS_MAX && bytes < TURN_BYTES_MAX {
-            let Some(event) = queue.events.pop_front() else { break };
-            bytes += event.bytes();
-            peer_bytes += event.peer_bytes();
-            queue.requests -= usize::from(event.is_request());
-            into.push(event);
-        }
-        queue.peer_bytes -= peer_bytes;
-        let is_empty = queue.events.is_empty();
+        let had_room = queue.has_room_for_peers();
+        let is_empty = queue.take(now, into, &mut late);
+        let has_room = queue.has_room_for_peers();
         drop(queue);
-        if peer_bytes > 0 {
+        into.extend(late.into_iter().map(|event| match event {
+            Event::Ask(asker, request) => Event::Late(asker, request),
+            other => other,
+        }));
+        if has_room && !had_room {
             self.room.notify_waiters();
         }
         is_empty
@@ -173,19 +153,11 @@ impl Inbox {
 
     /// How many events wait.
     pub(crate) fn len(&self) -> usize {
-        self.lock().events.len()
+        self.lock().len()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Queue> {
+    fn lock(&self) -> MutexGuard<'_, inbox::Inbox<Event>> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Queue {
-    fn put(&mut self, event: Event) {
-        self.requests += usize::from(event.is_request());
-        self.peer_bytes += event.peer_bytes();
-        self.events.push_back(event);
     }
 }
 
@@ -198,8 +170,9 @@ pub(crate) fn overloaded() -> Error {
 mod tests {
     use super::*;
     use kv_core::{
+        inbox::Limits,
         message::PeerMessage,
-        types::{MapVersion, RequestId, ShardId, Time},
+        types::{MapVersion, RequestId, ShardId},
     };
 
     fn request() -> (Asker, Request) {
@@ -217,28 +190,30 @@ mod tests {
     #[test]
     fn requests_past_the_bound_are_given_back_and_reports_are_not() {
         let inbox = Inbox::default();
-        assert!(inbox.ask((0..REQUESTS_MAX).map(|_| request()).collect()).is_ok());
+        let Limits { requests_max, turn_inputs_max, .. } = Limits::default();
+        assert!(inbox.ask((0..requests_max).map(|_| request()).collect()).is_ok());
         assert_eq!(inbox.ask(vec![request()]).unwrap_err().len(), 1);
         inbox.push(Event::Input(Input::Tick));
         let mut taken = Vec::new();
-        assert!(!inbox.take(&mut taken));
-        assert_eq!(taken.len(), TURN_INPUTS_MAX);
+        assert!(!inbox.take(Time(0), &mut taken));
+        assert!(taken.len() >= turn_inputs_max);
+        assert!(matches!(taken[0], Event::Input(Input::Tick)), "load does not keep a tick waiting");
         assert!(inbox.ask(vec![request()]).is_ok(), "a turn makes room");
     }
 
     #[tokio::test]
     async fn a_peer_waits_for_room() {
         let inbox = std::sync::Arc::new(Inbox::default());
-        inbox.lock().peer_bytes = PEER_BYTES_MAX;
-        let message = FromPeer::Node(PeerMessage::MapAsk { have: MapVersion(0) });
+        let message = || FromPeer::Node(PeerMessage::MapAsk { have: MapVersion(0) });
+        let full = Limits::default().peer_bytes_max;
+        inbox.lock().push_peer(full, Event::Peer(NodeId(3), message()));
         let pushing = tokio::spawn({
-            let inbox = std::sync::Arc::clone(&inbox);
+            let (inbox, message) = (std::sync::Arc::clone(&inbox), message());
             async move { inbox.push_peer(NodeId(2), message).await }
         });
         tokio::task::yield_now().await;
-        assert_eq!(inbox.len(), 0);
-        inbox.lock().peer_bytes = 0;
-        inbox.room.notify_waiters();
+        assert_eq!(inbox.len(), 1);
+        inbox.take(Time(0), &mut Vec::new());
         pushing.await.unwrap();
         assert_eq!(inbox.len(), 1);
     }

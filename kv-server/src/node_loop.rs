@@ -26,7 +26,7 @@ use crate::{
     convert::FromPeer,
     disk::SledStore,
     founding::Founding,
-    inbox::Event,
+    inbox::{Event, overloaded},
     notices::{self, SlowRequests, SlowSteps},
     peers::Peers,
     pending::{Pending, PendingRequests},
@@ -141,7 +141,7 @@ impl NodeLoop {
                 return;
             }
             // One turn, then the clock again: however much comes in, no tick is missed for it.
-            let is_last = shared.inbox.take(&mut events);
+            let is_last = shared.inbox.take(clock::now(), &mut events);
             self.turn(&mut events);
             if !is_last {
                 shared.inbox.more();
@@ -185,6 +185,10 @@ impl NodeLoop {
                 }
             }
             Event::Ask(asker, request) => self.ask(asker, request),
+            Event::Late(asker, request) => {
+                let pending = pending(asker, &request);
+                self.answer(pending, Err(overloaded()));
+            }
             Event::Peer(from, FromPeer::Node(message)) => {
                 if self.node.is_some() {
                     self.inputs.push(Input::Peer { from, message });
@@ -202,7 +206,7 @@ impl NodeLoop {
     }
 
     fn ask(&mut self, asker: Asker, mut request: Request) {
-        let pending = Pending { asker, what: what(&request.operation), shard: request.shard, since: clock::now() };
+        let pending = pending(asker, &request);
         if self.node.is_none() {
             return self.answer(pending, Err(self.shared.not_founded()));
         }
@@ -312,6 +316,11 @@ impl NodeLoop {
             log_bytes: self.log_bytes,
         }
     }
+}
+
+/// A request that waits from now on.
+fn pending(asker: Asker, request: &Request) -> Pending {
+    Pending { asker, what: what(&request.operation), shard: request.shard, since: clock::now() }
 }
 
 fn what(operation: &Operation) -> &'static str {

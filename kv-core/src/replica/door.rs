@@ -28,6 +28,10 @@ impl Replica {
             let error = Error::overloaded("too many requests wait for this shard", 50);
             return cx.reply(request.id, Err(error));
         }
+        if request.deadline <= cx.now {
+            let error = Error::not_applied(ErrorKind::Timeout, "the deadline passed before the request was looked at");
+            return cx.reply(request.id, Err(error));
+        }
         let refusal = match &request.operation {
             Operation::Get { consistency: Consistency::Linearizable, .. } => self.check_leading(cx).err(),
             Operation::WaitDurable { token } if token.shard != self.shard => {

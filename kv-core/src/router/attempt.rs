@@ -20,6 +20,8 @@ pub const SENDS_PER_ROUND_MAX: u32 = 8;
 pub const WAIT_MICROS_MIN: u64 = 5_000;
 /// Longest wait after a round, in microseconds, unless a node asks for more.
 pub const WAIT_MICROS_MAX: u64 = 200_000;
+/// What is held back for a node's sake waits for this long at least, in microseconds.
+const HELD_BACK_MICROS: u64 = 50_000;
 /// How long the first sending may go without an answer, in microseconds, if the operation may be sent again. It doubles
 /// with each that went without.
 pub const ANSWER_MICROS_MIN: u64 = 1_000_000;
@@ -146,6 +148,7 @@ impl Attempt {
     pub fn succeeded(&mut self, router: &mut Router, now: Time) {
         if let Some(sent) = self.sent.take() {
             router.node_answered(sent.node, now);
+            router.node_took(sent.node, false, now);
             if self.kind != OperationKind::ReadAnywhere {
                 router.take_leader(sent.shard, sent.node);
             }
@@ -160,6 +163,7 @@ impl Attempt {
 
     fn refused(&mut self, router: &mut Router, sent: Sent, error: &Error, now: Time) -> Step {
         router.node_answered(sent.node, now);
+        router.node_took(sent.node, error.kind() == ErrorKind::Overloaded, now);
         if error.kind() == ErrorKind::Conflict {
             return Step::GiveUp(error.clone());
         }
@@ -244,6 +248,11 @@ impl Attempt {
             let micros_min = if self.tried.is_empty() { due } else { 0 };
             return self.wait(micros_min, now, random);
         };
+        if router.holds_back(node, now, random) {
+            let what = format!("node {node} is overloaded, and is asked less for a while");
+            self.problem = Some(Error::overloaded(what, 0));
+            return self.wait(HELD_BACK_MICROS, now, random);
+        }
         router.begin_trial(node, now);
         self.sends_in_round += 1;
         self.sent = Some(Sent { node, shard, at: now });

@@ -19,6 +19,7 @@ use kv_core::{
     },
     disk::{DiskErrorKind, FileDisk, LogDisk},
     founding::{FoundingRecord, Member},
+    inbox::Inbox,
     io::{Input, Operation, Output},
     log::{
         Log, LogError, LogSettings,
@@ -95,7 +96,7 @@ pub struct Process {
     log: Log<SimLogDisk>,
     worker: Worker<SimFileDisk, MemoryStore>,
     /// What waits for the next turn.
-    pub inbox: Vec<Input>,
+    pub inbox: Inbox<Input>,
     /// What the log is writing.
     pub writing: Option<LogBatch>,
     /// What the last turn put out, if the node stands still before any of it takes effect.
@@ -253,7 +254,7 @@ impl Machine {
             node,
             log,
             worker,
-            inbox: Vec::new(),
+            inbox: Inbox::new(plan.inbox),
             writing: None,
             held: Vec::new(),
             holds: false,

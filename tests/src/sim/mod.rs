@@ -33,6 +33,7 @@ pub mod links;
 pub mod machine;
 pub mod network;
 pub mod networks;
+pub mod overload;
 pub mod plan;
 pub mod queue;
 pub mod quiet;

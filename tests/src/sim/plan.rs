@@ -7,7 +7,7 @@
 //! simulator, so that a change in one part leaves the choices of the others as they are.
 
 use fastrand::Rng;
-use kv_core::settings::Settings;
+use kv_core::{inbox::Limits, settings::Settings};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::{clock, storms::Storms};
@@ -56,6 +56,10 @@ pub struct Plan {
     pub workload: Workload,
     /// Which faults there are.
     pub faults: Faults,
+    /// The bounds of a node's inbox.
+    pub inbox: Limits,
+    /// What it costs a node to refuse a request at the door, in microseconds.
+    pub refuse_micros: u64,
     /// Which storms there are.
     pub storms: Storms,
     /// Clocks run up to this much too fast or too slow, in parts per million.

@@ -1,7 +1,9 @@
 //! Turns of nodes, what they put out, and the messages between them.
 
 use kv_core::{
-    io::{Input, Notice, Output},
+    command::Action,
+    error::Error,
+    io::{Input, Notice, Operation, Output, Request},
     message::PeerMessage,
     types::NodeId,
 };
@@ -13,22 +15,23 @@ use super::{
     world::{Event, World},
 };
 
-/// Most inputs that one turn takes; more wait for the next.
-const TURN_INPUTS_MAX: usize = 4_096;
-
-/// Inputs that wait for a turn on one node; messages past it are lost, as on a connection that nobody reads.
-const INBOX_MAX: usize = 65_536;
-
 impl World {
-    /// Gives a node's next turn an input.
+    /// Gives a node's next turn an input, if its door lets it in: past its bound a request is refused, and a message is lost as
+    /// on a connection that nobody reads.
     pub(super) fn give(&mut self, node: usize, input: Input) {
         let machine = &mut self.machines[node];
-        let start = machine.start;
+        let (start, local) = (machine.start, machine.clock.at(self.now));
         let Some(process) = &mut machine.process else { return };
-        if process.inbox.len() >= INBOX_MAX {
-            return;
+        match &input {
+            Input::Peer { .. } if !process.inbox.has_room_for_peers() => return,
+            Input::Peer { message, .. } => process.inbox.push_peer(message.bytes_about(), input),
+            Input::Request(request) if !process.inbox.has_room_for_requests(1) => {
+                process.busy_until = process.busy_until.max(self.now) + self.plan.refuse_micros;
+                return self.reply(node, request.id, Err(overloaded()));
+            }
+            Input::Request(request) => process.inbox.push_request(local, request_bytes(request), input),
+            _ => process.inbox.push(input),
         }
-        process.inbox.push(input);
         if !process.turn_scheduled {
             process.turn_scheduled = true;
             let at = self.now.max(process.busy_until);
@@ -45,16 +48,27 @@ impl World {
         if process.holds {
             return;
         }
+        if process.busy_until > self.now {
+            let at = process.busy_until;
+            return self.queue.push(at, Event::Turn { node, start });
+        }
         self.machines[node].last_turn = (self.now, local);
         let process = self.machines[node].process.as_mut().expect("the process is current");
-        let count = process.inbox.len().min(TURN_INPUTS_MAX);
         let mut inputs = std::mem::take(&mut self.inputs);
-        inputs.extend(process.inbox.drain(..count));
         let mut outputs = std::mem::take(&mut self.outputs);
+        let mut late = Vec::new();
+        process.inbox.take(local, &mut inputs, &mut late);
+        let count = inputs.len();
+        let refused = late.len() as u64 * self.plan.refuse_micros;
         let panicked = process.turn(local, &mut inputs, &mut outputs).err();
         inputs.clear();
         self.inputs = inputs;
-        process.busy_until = self.now + self.plan.costs.turn_micros + count as u64 * self.plan.costs.input_micros;
+        outputs.extend(late.into_iter().filter_map(|input| match input {
+            Input::Request(request) => Some(Output::Reply { request: request.id, result: Err(overloaded()) }),
+            _ => None,
+        }));
+        let costs = self.plan.costs;
+        process.busy_until = self.now + costs.turn_micros + count as u64 * costs.input_micros + refused;
         process.turn_scheduled = !process.inbox.is_empty();
         if process.turn_scheduled {
             let at = process.busy_until;
@@ -165,5 +179,24 @@ impl World {
             self.give(to, Input::Peer { from: NodeId(from as u64 + 1), message });
         }
         self.spare.push(messages);
+    }
+}
+
+/// What a request gets that finds the door shut, or waits too long behind it.
+fn overloaded() -> Error {
+    Error::overloaded("the node has too many requests waiting", 50)
+}
+
+/// About how many bytes a request takes, as the shell counts it.
+fn request_bytes(request: &Request) -> usize {
+    match &request.operation {
+        Operation::Write { write, .. } => {
+            let value = match &write.action {
+                Action::Put(value) => value.as_bytes().len(),
+                Action::Delete => 0,
+            };
+            64 + write.key.as_bytes().len() + value
+        }
+        _ => 64,
     }
 }

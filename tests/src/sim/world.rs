@@ -244,7 +244,7 @@ impl World {
         }
         // After a stall one tick is given, not those that were missed.
         let process = self.machines[node].process.as_ref().expect("the process is current");
-        if !process.inbox.iter().any(|input| matches!(input, Input::Tick)) {
+        if !process.inbox.own().any(|input| matches!(input, Input::Tick)) {
             self.give(node, Input::Tick);
         }
         let after = self.machines[node].clock.to_simulated(self.plan.settings.tick_micros);

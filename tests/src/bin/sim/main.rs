@@ -11,6 +11,7 @@ mod failing;
 mod mutants;
 mod networks;
 mod out;
+mod overload;
 mod seeds;
 
 use std::{fs::File, io::BufWriter, path::PathBuf, process::ExitCode};
@@ -97,6 +98,9 @@ struct Arguments {
     /// Imposes every directed network of five nodes on a cluster: safe in all, live wherever a node reaches a majority.
     #[arg(long)]
     networks: bool,
+    /// Measures the cluster's peak, then offers ten times as much: goodput, elections and queues must hold.
+    #[arg(long)]
+    overload: bool,
     /// With `--networks`: the first network.
     #[arg(long, default_value_t = 0)]
     from: usize,
@@ -125,6 +129,9 @@ fn main() -> ExitCode {
     }
     if arguments.networks {
         return networks::bear_all(&arguments);
+    }
+    if arguments.overload {
+        return overload::overload(&arguments);
     }
     run_all(&arguments)
 }

@@ -3,7 +3,7 @@
 //! A change here gives every seed another meaning. What is new is better drawn from a stream of its own.
 
 use fastrand::Rng;
-use kv_core::settings::Settings;
+use kv_core::{inbox::Limits, settings::Settings};
 
 use super::{super::storms::Storms, Costs, Faults, Kept, Links, Options, Plan, Workload, mix};
 
@@ -39,6 +39,8 @@ impl Plan {
             links: draw_links(&mut rng, &settings),
             workload: draw_workload(&mut rng),
             faults: if nodes == 1 { draw_faults(&mut rng).for_one_node() } else { draw_faults(&mut rng) },
+            inbox: Limits::default(),
+            refuse_micros: 0,
             storms: Storms::draw(Rng::with_seed(mix(seed, "storm kinds")), nodes),
             drift_ppm_max: [0, 200, 50_000][rng.usize(..3)],
             settings,
@@ -91,6 +93,8 @@ impl Plan {
                 async_percent: 0,
             },
             faults: Faults::default(),
+            inbox: Limits::default(),
+            refuse_micros: 0,
             storms: Storms::default(),
             drift_ppm_max: 0,
         }
