@@ -73,7 +73,7 @@ pub enum CheckpointJob {
     },
     /// Writes a checkpoint: computes the digest, writes, syncs and reads back the delta file (`Durable`), brings its
     /// records into the tree (`Inserted`), and merges base and deltas when they have grown. Digest and files are those of
-    /// the replica's previous checkpoint, which the worker knows since `Loaded`.
+    /// the replica's previous checkpoint, which the worker knows since `Loaded`. On a full disk it ends in `NoRoom`.
     Write {
         /// The shard.
         shard: ShardId,
@@ -187,7 +187,7 @@ pub enum CheckpointEvent {
         /// The checkpoint's index.
         index: LogIndex,
     },
-    /// The read index failed while a checkpoint was being written: the state must be loaded again.
+    /// The read index failed while a checkpoint was being written, or files turned out damaged: the state must be loaded again.
     TreeFailed {
         /// The shard.
         shard: ShardId,
@@ -195,6 +195,17 @@ pub enum CheckpointEvent {
         replica: ReplicaId,
         /// Why, for people.
         reason: String,
+    },
+    /// There was no room for a checkpoint: what was begun is gone, nothing stands on it, and it may be tried again.
+    NoRoom {
+        /// The shard.
+        shard: ShardId,
+        /// The replica.
+        replica: ReplicaId,
+        /// The records that were to be written.
+        table: FrozenTable,
+        /// The state beside them.
+        header: StateHeader,
     },
     /// A checkpoint to stream.
     Offered {

@@ -1,6 +1,12 @@
 //! Checkpoints that are being read for peers: their files stay until the stream is done, even if merged meanwhile.
+//!
+//! What is read is hashed on the way. A file that rotted since it was loaded would be sent again and again, and refused by its
+//! receiver each time, if the sender did not find out by itself that it is the one whose disk is at fault.
 
 use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use xxhash_rust::xxh3::Xxh3;
 
 use crate::{
     checkpoint::{
@@ -10,7 +16,7 @@ use crate::{
     },
     disk::{DiskError, FileDisk},
     message::CHUNK_BYTES_MAX,
-    types::ReplicaId,
+    types::{ReplicaId, ShardId},
 };
 
 /// Most offers at a time; one more fails.
@@ -19,9 +25,29 @@ pub const OFFERS_MAX: usize = 16;
 /// The files of one stream, by their number in the manifest.
 #[derive(Debug)]
 struct Offer {
+    shard: ShardId,
     replica: ReplicaId,
     paths: Vec<String>,
+    reading: Option<Reading>,
 }
+
+/// A file that is read from its start, piece by piece.
+struct Reading {
+    file: u32,
+    offset: u64,
+    hasher: Box<Xxh3>,
+}
+
+/// An offered file is not what it was when it was loaded.
+#[derive(Debug)]
+pub(super) struct Rotten {
+    pub(super) shard: ShardId,
+    pub(super) replica: ReplicaId,
+    pub(super) reason: String,
+}
+
+/// The hash at the end of a file, which covers all bytes before it.
+const HASH_BYTES: u64 = 16;
 
 /// All offers.
 #[derive(Debug, Default)]
@@ -33,7 +59,12 @@ pub(super) struct Offers {
 
 impl Offers {
     /// Offers a replica's newest checkpoint.
-    pub(super) fn offer(&mut self, stream: u64, replica: ReplicaId, known: Option<&ReplicaFiles>) -> CheckpointEvent {
+    pub(super) fn offer(
+        &mut self,
+        stream: u64,
+        (shard, replica): (ShardId, ReplicaId),
+        known: Option<&ReplicaFiles>,
+    ) -> CheckpointEvent {
         let known =
             known.filter(|known| known.is_loaded && !known.files.is_empty() && known.files.len() <= MANIFEST_FILES_MAX);
         let (Some(known), true) = (known, self.offers.len() < OFFERS_MAX) else {
@@ -41,7 +72,7 @@ impl Offers {
         };
         let directory = known.directory(replica);
         let paths = names(&known.files).iter().map(|name| format!("{directory}/{name}")).collect();
-        self.offers.insert(stream, Offer { replica, paths });
+        self.offers.insert(stream, Offer { shard, replica, paths, reading: None });
         let header = known.footer.header.clone();
         let manifest = Manifest {
             files: known.files.iter().map(|file| file.description.clone()).collect(),
@@ -52,11 +83,18 @@ impl Offers {
         CheckpointEvent::Offered { stream, manifest, header }
     }
 
-    /// Reads a piece of an offered file. One that can't be read is empty: the stream ends, and nothing else.
-    pub(super) fn read<F: FileDisk>(&self, files: &mut F, stream: u64, file: u32, offset: u64) -> CheckpointEvent {
-        let path = self.offers.get(&stream).and_then(|offer| offer.paths.get(file as usize));
-        let bytes = path.and_then(|path| files.read(path, offset, CHUNK_BYTES_MAX).ok());
-        CheckpointEvent::PieceRead { stream, file, offset, bytes: bytes.unwrap_or_default() }
+    /// Reads a piece of an offered file. One that can't be read is empty, and the stream ends. With it, if that shows now, what
+    /// is wrong with the file.
+    pub(super) fn read<F: FileDisk>(
+        &mut self,
+        files: &mut F,
+        stream: u64,
+        file: u32,
+        offset: u64,
+    ) -> (CheckpointEvent, Option<Rotten>) {
+        let read = self.offers.get_mut(&stream).and_then(|offer| offer.read(files, file, offset));
+        let (bytes, rotten) = read.unwrap_or_default();
+        (CheckpointEvent::PieceRead { stream, file, offset, bytes }, rotten)
     }
 
     /// Ends an offer, and removes what it alone had kept.
@@ -85,5 +123,41 @@ impl Offers {
             }
         }
         Ok(())
+    }
+}
+
+impl Offer {
+    /// A piece of a file, and what is wrong with the file if that shows by this piece; `None` if there is no such file.
+    fn read<F: FileDisk>(&mut self, files: &mut F, file: u32, offset: u64) -> Option<(Bytes, Option<Rotten>)> {
+        let path = self.paths.get(file as usize)?;
+        let rotten = |what: &str| {
+            let reason = format!("{path} {what}");
+            Some(Rotten { shard: self.shard, replica: self.replica, reason })
+        };
+        let (Ok(Some(size)), Ok(bytes)) = (files.size(path), files.read(path, offset, CHUNK_BYTES_MAX)) else {
+            return Some((Bytes::new(), rotten("was offered and can't be read")));
+        };
+        if offset == 0 {
+            self.reading = Some(Reading { file, offset: 0, hasher: Box::default() });
+        }
+        let next = self.reading.take().filter(|reading| reading.file == file && reading.offset == offset);
+        let Some(mut reading) = next else { return Some((bytes, None)) };
+        let hashed = size.saturating_sub(HASH_BYTES).saturating_sub(offset).min(bytes.len() as u64);
+        reading.hasher.update(&bytes[..usize::try_from(hashed).map_or(0, |hashed| hashed)]);
+        reading.offset += bytes.len() as u64;
+        if reading.offset < size {
+            self.reading = Some(reading);
+            return Some((bytes, None));
+        }
+        let stated = files.read(path, size.saturating_sub(HASH_BYTES), HASH_BYTES as usize).unwrap_or_default();
+        let is_whole = stated[..] == reading.hasher.digest128().to_le_bytes();
+        let rotten = if is_whole { None } else { rotten("was offered and is damaged") };
+        Some((bytes, rotten))
+    }
+}
+
+impl std::fmt::Debug for Reading {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reading").field("file", &self.file).field("offset", &self.offset).finish_non_exhaustive()
     }
 }

@@ -16,7 +16,7 @@ use crate::{
         context::{Context, Failure, Progress, Step},
         job::{CheckpointEvent, CheckpointJob},
         load::{LoadTask, Wanted},
-        offers::Offers,
+        offers::{Offers, Rotten},
         reader::Damaged,
         staging::{StageTask, VerifyTask, discard, write_piece},
         write::WriteTask,
@@ -141,15 +141,21 @@ impl<F: FileDisk, S: StateStore> Worker<F, S> {
         let Some(job) = self.offer_jobs.pop_front() else { return Ok(false) };
         let cx = &mut self.cx;
         match job {
-            CheckpointJob::Offer { replica, stream, .. } => {
-                step.events.push(cx.offers.offer(stream, replica, cx.replicas.get(&replica)));
+            CheckpointJob::Offer { shard, replica, stream } => {
+                step.events.push(cx.offers.offer(stream, (shard, replica), cx.replicas.get(&replica)));
             }
             CheckpointJob::ReadPiece { stream, file, offset } => {
-                let event = cx.offers.read(&mut cx.files, stream, file, offset);
+                let (event, rotten) = cx.offers.read(&mut cx.files, stream, file, offset);
                 if let CheckpointEvent::PieceRead { bytes, .. } = &event {
                     step.bytes += bytes.len();
                 }
                 step.events.push(event);
+                if let Some(Rotten { shard, replica, reason }) = rotten
+                    && let Some(known) = cx.replicas.get_mut(&replica).filter(|known| known.is_loaded)
+                {
+                    known.is_loaded = false;
+                    step.events.push(CheckpointEvent::TreeFailed { shard, replica, reason });
+                }
             }
             CheckpointJob::Release { stream } => cx.offers.release(&mut cx.files, stream)?,
             _ => unreachable!("submit puts only these here"),
@@ -219,6 +225,11 @@ impl<F: FileDisk, S: StateStore> Worker<F, S> {
                 Ok(Progress::Done) => {
                     let (shard, replica) = (task.shard(), task.replica());
                     self.merge_if_due(shard, replica);
+                }
+                // Nothing was promised on the strength of what is being written.
+                Err(Failure::Disk(error)) if error.kind == DiskErrorKind::Full => {
+                    task.abandon(&mut self.cx.files)?;
+                    step.events.push(task.no_room());
                 }
                 Err(failure) => {
                     let reason = reason(failure)?;

@@ -83,6 +83,12 @@ impl WriteTask {
         }
     }
 
+    /// Gives everything back, to be tried again.
+    pub(super) fn no_room(&self) -> CheckpointEvent {
+        let (table, header) = (self.table.clone(), self.header.clone());
+        CheckpointEvent::NoRoom { shard: self.shard, replica: self.replica, table, header }
+    }
+
     pub(super) fn failed(&self, reason: String) -> CheckpointEvent {
         CheckpointEvent::TreeFailed { shard: self.shard, replica: self.replica, reason }
     }

@@ -167,6 +167,9 @@ impl<S: StateStore> Node<S> {
             CheckpointEvent::Inserted { shard, index, .. } => {
                 self.on(shard, now, outputs, |replica, _| replica.checkpoint_inserted(index));
             }
+            CheckpointEvent::NoRoom { shard, table, header, .. } => {
+                self.on(shard, now, outputs, |replica, _| replica.checkpoint_has_no_room(table, header));
+            }
             CheckpointEvent::TreeFailed { shard, reason, .. } => {
                 self.on(shard, now, outputs, |replica, cx| replica.reload(reason, cx));
             }

@@ -12,7 +12,7 @@ use crate::{
     log::record::{Boundary, Install, Record, StagingId},
     state::{
         ShardState,
-        record::{Footer, StateHeader},
+        record::{Footer, FrozenTable, StateHeader},
     },
     types::{Digest, LogIndex, ReplicaId, SessionId},
 };
@@ -24,6 +24,9 @@ pub(super) struct Floor {
     ticks_left: u64,
 }
 
+/// A checkpoint for which there was no room is tried again after so many ticks.
+const NO_ROOM_TICKS: u64 = 20;
+
 /// Where a replica stands with checkpoints.
 #[derive(Debug, Default)]
 pub(super) struct Checkpointing {
@@ -32,6 +35,8 @@ pub(super) struct Checkpointing {
     loads: u32,
     /// A checkpoint is being written.
     writing: bool,
+    /// The one that is, while it waits for room on the disk, and for how many ticks more.
+    waiting: Option<(FrozenTable, StateHeader, u64)>,
     /// Ticks since the last one.
     ticks: u64,
     /// Log bytes applied since the last one.
@@ -117,6 +122,7 @@ impl Replica {
         // What is loaded next may be an older checkpoint, if this one's files turn out damaged.
         self.raft.mut_store().forget_checkpoint();
         self.checkpointing.writing = false;
+        self.checkpointing.waiting = None;
         // The state to come may be older than the one that was this fresh.
         self.reads.follower.fresh_as_of = None;
     }
@@ -199,10 +205,30 @@ impl Replica {
         }
     }
 
+    /// The disk is too full for the checkpoint that was being written. Nothing else changes: its table stays frozen, and its log
+    /// is kept, until a later attempt succeeds.
+    pub(crate) fn checkpoint_has_no_room(&mut self, table: FrozenTable, header: StateHeader) {
+        // Without a state this is of one that was given up.
+        if self.checkpointing.writing && self.state().is_some() {
+            self.checkpointing.waiting = Some((table, header, NO_ROOM_TICKS));
+        }
+    }
+
+    fn try_again_for_room<S: StateStore>(&mut self, cx: &mut Context<'_, S>) {
+        let Some((table, header, ticks)) = self.checkpointing.waiting.take() else { return };
+        if ticks > 1 {
+            self.checkpointing.waiting = Some((table, header, ticks - 1));
+            return;
+        }
+        let (shard, replica) = (self.shard, self.id);
+        cx.outputs.push(Output::Checkpoint(CheckpointJob::Write { shard, replica, table, header }));
+    }
+
     /// Each tick, and when something asks for it: begins a checkpoint if one is due.
     pub(crate) fn checkpoint_if_due<S: StateStore>(&mut self, tick: bool, cx: &mut Context<'_, S>) {
         self.checkpointing.ticks += u64::from(tick);
         if tick {
+            self.try_again_for_room(cx);
             self.floors.retain(|_, floor| {
                 floor.ticks_left = floor.ticks_left.saturating_sub(1);
                 floor.ticks_left > 0

@@ -178,7 +178,7 @@ impl Replica {
             return;
         }
         self.leadership.leading_ticks += 1;
-        if cx.leaving || cx.disk_full || self.state().is_none() {
+        if cx.leaving || cx.disk_full || cx.log_full || self.state().is_none() {
             // Whether another is any fitter is not known here. So nobody gives the leadership away as soon as it has it, and
             // each term's choice is another: it comes to rest at whoever is fit.
             if (cx.leaving || self.leadership.leading_ticks >= 2 * cx.settings.election_ticks)

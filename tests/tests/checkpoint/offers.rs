@@ -50,6 +50,35 @@ fn offered_files_stay_until_they_are_released_even_if_they_are_merged() {
 }
 
 #[test]
+fn an_offered_file_that_rotted_is_found_by_its_sender() {
+    let history = History::new(14, 4, 5, 40);
+    for way in ["a bit", "its end", "all of it"] {
+        let mut bench = Bench::found(&history);
+        bench.write(&history, 1..=3);
+        let manifest = offer(&mut bench, 1).unwrap();
+        let path = bench.disk.paths().into_iter().find(|path| path.ends_with(&manifest.files[1].name)).unwrap();
+        match way {
+            "a bit" => bench.disk.flip_bit(&path, 500),
+            "its end" => bench.disk.replace(&path, bench.disk.content(&path).unwrap()[..100].to_vec()),
+            _ => bench.disk.lose_file(&path),
+        }
+        let mut read = |file| {
+            bench.worker.submit(CheckpointJob::ReadPiece { stream: 1, file, offset: 0 });
+            bench.run()
+        };
+        assert!(matches!(read(0)[..], [CheckpointEvent::PieceRead { .. }]), "another file is whole");
+        let found = read(1);
+        let [CheckpointEvent::PieceRead { .. }, CheckpointEvent::TreeFailed { reason, .. }] = &found[..] else {
+            panic!("{way}: {found:?}");
+        };
+        assert!(reason.contains(&manifest.files[1].name), "{reason}");
+        assert!(matches!(read(1)[..], [CheckpointEvent::PieceRead { .. }]), "it is told once");
+        bench.submit_write(&history, 4);
+        assert!(matches!(bench.run()[..], [CheckpointEvent::TreeFailed { .. }]), "nothing more is built on it");
+    }
+}
+
+#[test]
 fn there_is_a_bound_on_offers() {
     let history = History::new(14, 1, 5, 40);
     let mut bench = Bench::found(&history);

@@ -59,7 +59,7 @@ fn a_failed_sync_or_write_stops_the_worker_and_costs_nothing_durable() {
 }
 
 #[test]
-fn a_full_disk_stops_a_checkpoint_but_not_for_a_merge() {
+fn a_full_disk_puts_a_checkpoint_off_but_not_for_a_merge() {
     let history = History::new(18, MERGE_FILES + 4, 20, 200);
     let mut bench = Bench::found(&history);
     bench.write(&history, 1..=MERGE_FILES);
@@ -71,12 +71,23 @@ fn a_full_disk_stops_a_checkpoint_but_not_for_a_merge() {
     let written = bench.write(&history, [MERGE_FILES + 1]);
     assert_eq!(written.durable, Some(history.index(MERGE_FILES + 1)), "{:?}", written.failed);
     assert_eq!(bench.disk.paths().len(), MERGE_FILES + 1, "what was begun of a base is gone");
-    bench.disk.set_bytes_max(Some(used(&bench) + 100));
-    assert!(bench.write(&history, [MERGE_FILES + 2]).failed.is_some());
+    for room in [0, 100, 600, 1_000] {
+        bench.disk.set_bytes_max(Some(used(&bench) + room));
+        bench.submit_write(&history, MERGE_FILES + 2);
+        let events = bench.run();
+        let [CheckpointEvent::NoRoom { header, table, .. }] = &events[..] else { panic!("{events:?}") };
+        let point = &history.points[MERGE_FILES + 2];
+        assert_eq!(
+            (header, &table.records),
+            (&point.footer.header, &point.table.records),
+            "it comes back as it was given"
+        );
+        assert_eq!(bench.disk.paths().len(), MERGE_FILES + 1, "what was begun of it is gone");
+        let mut restarted = bench.fork();
+        let loaded = restarted.load(history.index(MERGE_FILES + 1), None, None);
+        restarted.check(&history, loaded);
+    }
     bench.disk.set_bytes_max(None);
-    let mut bench = bench.restart();
-    let loaded = bench.load(history.index(MERGE_FILES + 1), None, None);
-    bench.check(&history, loaded);
     bench.write(&history, [MERGE_FILES + 2]);
     assert_eq!(bench.disk.paths().len(), 1, "with room again all are merged");
 }
