@@ -85,7 +85,23 @@ pub(crate) fn find_all(only: &[String]) -> ExitCode {
             }
         }
     }
+    if only.is_empty() {
+        let found = canaries(&root);
+        missed += u32::from(!found);
+        println!("{:<5} {:<66} {:>6}", "-", "the canaries of log and checkpoints, each by its own tests", told(found));
+    }
     if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn told(found: bool) -> &'static str {
+    if found { "yes" } else { "NO" }
+}
+
+/// Runs the tests of log and checkpoints that plant bugs of their own; true if all of these are found.
+fn canaries(root: &Path) -> bool {
+    let mut cargo = cargo_with_bugs(root);
+    cargo.args(["test", "--quiet", "--release", "-p", "kv-tests", "--test", "log", "--test", "checkpoint", "canaries"]);
+    cargo.status().is_ok_and(|status| status.success())
 }
 
 /// What a search came to.
@@ -101,20 +117,25 @@ fn workspace() -> PathBuf {
     manifest.ok().and_then(|manifest| manifest.parent().map(Path::to_owned)).unwrap_or_else(|| PathBuf::from("."))
 }
 
+/// Where the variant is built.
+const TARGET: &str = "target/mutants";
+
+fn cargo_with_bugs(root: &Path) -> Command {
+    let mut cargo = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned()));
+    cargo.current_dir(root).env("RUSTFLAGS", "--cfg kv_mutants").env("CARGO_TARGET_DIR", TARGET);
+    cargo
+}
+
 fn build(root: &Path) -> Result<PathBuf, String> {
-    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
-    let target = Path::new("target/mutants");
-    let status = Command::new(cargo)
-        .current_dir(root)
-        .args(["build", "--release", "-p", "kv-tests", "--bin", "sim", "--target-dir"])
-        .arg(target)
-        .env("RUSTFLAGS", "--cfg kv_mutants")
+    let mut cargo = cargo_with_bugs(root);
+    let status = cargo
+        .args(["build", "--release", "-p", "kv-tests", "--bin", "sim"])
         .status()
         .map_err(|error| format!("cargo can't be run: {error}"))?;
     if !status.success() {
         return Err("the variant with planted bugs could not be built".to_owned());
     }
-    root.join(target).join("release/sim").canonicalize().map_err(|error| format!("the variant can't be found: {error}"))
+    root.join(TARGET).join("release/sim").canonicalize().map_err(|error| format!("the variant can't be found: {error}"))
 }
 
 /// Runs seeds with a bug until one fails; `None` if the variant could not be run.
