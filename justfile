@@ -39,6 +39,10 @@ sim-century:
 overload:
     cargo run --release -p kv-tests --bin sim -- --overload
 
+# Crashes one machine of a recorded run at every step of its disk, in about so many legal states of it.
+crash-points states="1000000" seed="1":
+    cargo run --release -p kv-tests --bin sim -- --crash-points --states {{states}} --seed {{seed}}
+
 # Plants known bugs one by one: the simulator must find each.
 mutants:
     cargo run --release -p kv-tests --bin sim -- --mutants

@@ -1,9 +1,11 @@
 //! Monotonic state (Raft 5.1 and figure 2): a replica's term never goes back, it votes once per term, and while its process runs
-//! its commit and applied indexes never go back; it applies nothing that is not committed.
+//! its commit and applied indexes never go back, unless it gives its state up; it applies nothing that is not committed.
 //!
 //! What must outlive a crash is judged by `kept_promises`.
 
 use std::collections::BTreeMap;
+
+use kv_core::types::LogIndex;
 
 use super::{
     Fact, Violation,
@@ -26,6 +28,12 @@ impl Monotonic {
         match fact {
             Fact::Started { place, .. } | Fact::Wiped { place } => {
                 self.last.remove(place);
+                Ok(())
+            }
+            Fact::StateLost { place } => {
+                if let Some(last) = self.last.get_mut(place) {
+                    last.applied = LogIndex(0);
+                }
                 Ok(())
             }
             Fact::View(view) => {
@@ -69,7 +77,7 @@ fn went_back(last: &ReplicaView, now: &ReplicaView) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use kv_core::types::{LogIndex, ReplicaId, Term};
+    use kv_core::types::{ReplicaId, Term};
 
     use super::super::testing::{judge, place, started};
     use super::*;

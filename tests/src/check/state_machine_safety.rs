@@ -34,7 +34,7 @@ impl StateMachineSafety {
     pub fn check(&mut self, at: Moment, fact: &Fact) -> Result<(), Violation> {
         let violation = |what| Violation { property: "state-machine safety", what, at };
         match fact {
-            Fact::Started { place, .. } | Fact::Wiped { place } => {
+            Fact::Started { place, .. } | Fact::Wiped { place } | Fact::StateLost { place } => {
                 self.last.remove(place);
                 Ok(())
             }
@@ -51,7 +51,7 @@ impl StateMachineSafety {
         }
     }
 
-    /// After a start a replica may begin anywhere: where its checkpoint stood.
+    /// After a start, or the loss of its state, a replica may begin anywhere: where its checkpoint stood.
     fn in_order(&mut self, place: Place, index: LogIndex) -> Result<(), String> {
         match self.last.insert(place, index) {
             Some(last) if last.next() != index => Err(format!("{place} applied {index} after {last}")),

@@ -146,6 +146,11 @@ pub enum Fact {
         /// Which replica.
         place: Place,
     },
+    /// A running replica gave its state up: it loads one that may be older, and applies again from there.
+    StateLost {
+        /// Which replica.
+        place: Place,
+    },
     /// An entry was handed to the disk. It replaces all at or above its index. Given in the order of the log.
     Appended {
         /// Which replica.

@@ -4,9 +4,9 @@
 //! simulated disk draws it, and a write under way is cut anywhere. A *kill* ends the process only. A *pause* stops a node's
 //! threads, not its clock. Crashed nodes start again by themselves, as a supervisor would start them.
 //!
-//! What survives is bounded by an [`Atlas`]: bits rot on the disks of so few nodes that every shard keeps a majority of whole
-//! replicas. A node whose log is damaged stays down, as it must refuse to start; it counts as damaged for good. The read index
-//! may be lost or altered on any node at any time, since nothing durable depends on it.
+//! What survives is bounded by an [`Atlas`]: disks are damaged so far only that every shard keeps a majority of whole replicas.
+//! A node whose log is damaged may refuse to start, and stays down then. The read index may be lost or altered on any node at
+//! any time, since nothing durable depends on it. More kinds of disk fault are in [`super::disk_faults`].
 
 use fastrand::Rng;
 use kv_core::{
@@ -14,15 +14,7 @@ use kv_core::{
     types::{NodeId, ShardId},
 };
 
-use super::{machine::Machine, plan::Plan, world::World};
-/// Which nodes' disks may be damaged, so that a majority stays whole.
-#[derive(Debug)]
-pub struct Atlas {
-    damaged: Vec<usize>,
-    damaged_max: usize,
-    /// Nodes whose logs have a flipped bit. One each: two in one block can make it look torn.
-    pub(super) rotten_logs: Vec<usize>,
-}
+use super::{atlas::Atlas, machine::Machine, plan::Plan, world::World};
 
 /// Draws the faults.
 #[derive(Debug)]
@@ -120,29 +112,6 @@ pub enum Mend {
     },
 }
 
-impl Atlas {
-    fn new(plan: &Plan) -> Self {
-        let replicas_least = plan.replication.min(plan.nodes);
-        Self {
-            damaged: Vec::new(),
-            damaged_max: (replicas_least.saturating_sub(1) / 2) as usize,
-            rotten_logs: Vec::new(),
-        }
-    }
-
-    /// Whether this node's disk may be damaged; if so it counts as damaged from now on.
-    pub(super) fn admits(&mut self, node: usize) -> bool {
-        if self.damaged.contains(&node) {
-            return true;
-        }
-        let room = self.damaged.len() < self.damaged_max;
-        if room {
-            self.damaged.push(node);
-        }
-        room
-    }
-}
-
 impl Injector {
     /// The faults of a plan.
     #[must_use]
@@ -172,10 +141,10 @@ impl Injector {
         Some((delay as u64 + 1, kind.unwrap_or(&self.kinds[0]).0))
     }
 
-    /// Whether a node's disk may have been damaged.
+    /// Whether a node's log may have been damaged.
     #[must_use]
     pub fn may_be_damaged(&self, node: usize) -> bool {
-        self.atlas.damaged.contains(&node)
+        self.atlas.has_damaged_log(node)
     }
 
     /// How long a fault lasts, in microseconds: exponential.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use kv_core::{
     checkpoint::job::CheckpointEvent,
     command::{Action, Command, decode_batch, encoded_bytes_about},
-    io::{Answer, Consistency, Operation, Output},
+    io::{Answer, Consistency, Notice, Operation, Output},
     log::record::{EntryKind, LogBatch, LogEntry, Record, Recovered},
     message::{PeerMessage, RaftMessage, RaftMessageKind},
     node::{self, AppliedEntry, ShardStatus},
@@ -138,6 +138,10 @@ impl World {
         }
         self.applied(node, &statuses, &mut facts);
         for output in outputs {
+            if let Output::Notice(Notice::StateLost { shard, .. }) = output {
+                self.judge.known(node, *shard).view.applied = LogIndex(0);
+                facts.push(Fact::StateLost { place: self.judge.place(node, *shard) });
+            }
             if let Output::Reply { request, result: Ok(answer) } = output {
                 self.answered(node, *request, answer, &mut facts);
             }

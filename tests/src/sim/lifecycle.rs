@@ -56,7 +56,8 @@ impl World {
     }
 
     pub(super) fn start(&mut self, node: usize, start: u64) {
-        if self.machines[node].start != start || self.machines[node].process.is_some() {
+        let machine = &self.machines[node];
+        if machine.start != start || machine.process.is_some() || machine.refused.is_some() {
             return;
         }
         let mut outputs = std::mem::take(&mut self.outputs);

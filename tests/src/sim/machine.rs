@@ -65,6 +65,8 @@ pub struct Machine {
     pub refused: Option<String>,
     /// Until then its threads stand still.
     pub paused_until: u64,
+    /// Until then its disk answers nothing.
+    pub stalled_until: u64,
     /// How many times slower than usual its disk is.
     pub slow_factor: u64,
     /// The share of the processor that it gets, if that is not all.
@@ -178,6 +180,7 @@ impl Machine {
             process: None,
             refused: None,
             paused_until: 0,
+            stalled_until: 0,
             slow_factor: 1,
             starved: None,
             pause_in_turn: None,

@@ -21,12 +21,16 @@
 //! *Left out*: the shell (threads, sockets, gRPC) has tests of its own; a disk that lies about a sync, and losses of more than
 //! a minority, which no design of this kind survives.
 
+pub mod atlas;
 pub mod client;
 pub mod clock;
 pub mod crash_points;
 pub mod digraphs;
+pub mod disk_faults;
 pub mod failure;
 pub mod faults;
+#[cfg(test)]
+mod hard_disk_tests;
 pub mod judge;
 mod lifecycle;
 pub mod links;
@@ -39,7 +43,7 @@ pub mod queue;
 pub mod quiet;
 pub mod record;
 pub mod report;
-mod rot;
+pub mod rot;
 pub mod shrink;
 mod stalls;
 mod storage;

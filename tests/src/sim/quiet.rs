@@ -34,6 +34,7 @@ impl World {
             machine.pause_in_turn = None;
             machine.pause_after_sync = None;
             machine.clock.settle(self.now);
+            machine.stalled_until = 0;
             machine.crash_after_operations = None;
             machine.heal_disk();
             if machine.process.is_none() && machine.refused.is_none() {

@@ -48,6 +48,8 @@ pub struct Counts {
     pub faults: [u64; 17],
     /// Storms by kind, in the order of [`super::storms::Storm`].
     pub storms: [u64; super::storms::KINDS],
+    /// Faults of [`super::disk_faults`] by name.
+    pub disk_faults: BTreeMap<&'static str, u64>,
     /// Operations by what was asked and what was told.
     pub operations: BTreeMap<(&'static str, &'static str), u64>,
 }
@@ -103,6 +105,9 @@ impl fmt::Display for Report {
             write!(f, " {name} {count}")?;
         }
         for ((name, _), count) in self.plan.storms.kinds().zip(counts.storms).filter(|(_, count)| *count > 0) {
+            write!(f, " {name} {count}")?;
+        }
+        for (name, count) in &counts.disk_faults {
             write!(f, " {name} {count}")?;
         }
         write!(f, "\n  operations ({} attempts, {} sessions expired):", counts.attempts, counts.expired)?;

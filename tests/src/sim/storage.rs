@@ -19,6 +19,9 @@ impl World {
         if !self.is_current(node, start) || self.put_off(node, Event::LogWritten { node, start }) {
             return;
         }
+        if self.machines[node].stalled_until > self.now {
+            return self.queue.push(self.machines[node].stalled_until, Event::LogWritten { node, start });
+        }
         self.note_writing(node);
         let process = self.machines[node].process.as_mut().expect("the process is current");
         match process.write_log() {
@@ -48,6 +51,9 @@ impl World {
     pub(super) fn step(&mut self, node: usize, start: u64) {
         if !self.is_current(node, start) || self.put_off(node, Event::Step { node, start }) {
             return;
+        }
+        if self.machines[node].stalled_until > self.now {
+            return self.queue.push(self.machines[node].stalled_until, Event::Step { node, start });
         }
         let process = self.machines[node].process.as_mut().expect("the process is current");
         process.step_scheduled = false;

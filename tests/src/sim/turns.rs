@@ -134,7 +134,10 @@ impl World {
                 self.trace.mark(self.now, Some(node), || format!("loses its state of s{shard}"));
                 self.note(node, || Note::StateLost(*shard));
             }
-            Notice::Verified { shard, .. } => self.note(node, || Note::Verified(*shard)),
+            Notice::Verified { shard, .. } => {
+                self.injector.atlas.proven(node, *shard, self.machines[node].start);
+                self.note(node, || Note::Verified(*shard));
+            }
             Notice::Quarantined { shard, reason } => {
                 self.counts.quarantines += 1;
                 let what = format!("node {} took shard {shard} out of service: {reason}", node + 1);

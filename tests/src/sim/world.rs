@@ -20,6 +20,7 @@ use super::{
     client::Client,
     clock::Clock,
     crash_points::tape::Tape,
+    disk_faults::{DiskFault, DiskInjector},
     faults::{Injector, Kind, Mend},
     judge::Judge,
     machine::{LANES, Machine},
@@ -81,6 +82,8 @@ pub(super) enum Event {
     Fault { kind: Kind },
     /// The end of one.
     Mend { mend: Mend },
+    /// A fault of a disk.
+    DiskFault { kind: DiskFault, name: &'static str },
 }
 
 /// Everything of one run.
@@ -94,6 +97,7 @@ pub struct World {
     pub(super) keys: Keys,
     pub(super) injector: Injector,
     pub(super) storms: StormMaker,
+    pub(super) disk_injector: DiskInjector,
     pub(super) judge: Judge,
     pub(super) trace: Trace,
     pub(super) counts: Counts,
@@ -140,6 +144,7 @@ impl World {
             keys: Keys::new(&plan, record.layout()),
             injector: Injector::new(&plan),
             storms: StormMaker::new(&plan),
+            disk_injector: DiskInjector::new(&plan),
             judge: Judge::new(&plan),
             trace,
             counts: Counts::default(),
@@ -166,6 +171,7 @@ impl World {
         }
         world.schedule_fault();
         world.schedule_storm();
+        world.schedule_disk_fault();
         world
     }
 
@@ -218,6 +224,11 @@ impl World {
             Event::Mend { mend } => {
                 if !self.quiet {
                     self.mend(&mend);
+                }
+            }
+            Event::DiskFault { kind, name } => {
+                if !self.quiet {
+                    self.inject_disk_fault(kind, name);
                 }
             }
         }

@@ -142,6 +142,45 @@ fn a_crash_at_every_step_loses_nothing_that_was_acknowledged() {
     println!("{states} states");
 }
 
+/// No log can see that a disk lies: what was acknowledged meanwhile is lost with the power. But it is lost from one batch on,
+/// or the log is refused; what is told was written.
+#[test]
+fn a_disk_that_lies_about_syncs_costs_the_end_of_the_log_and_invents_nothing() {
+    let (mut shorter, mut refused) = (0, 0);
+    for seed in 0..300 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let (disk, mut model) = begun();
+        let (mut log, _) = Log::open(disk.log(), settings(SEGMENT_BYTES)).unwrap();
+        let story = story();
+        let (lies_from, ends) = (random.usize(..story.len()), random.usize(1..=story.len()));
+        let mut told = vec![model.recovered()];
+        for (number, records) in story.into_iter().take(ends).enumerate() {
+            if number == lies_from {
+                disk.lie_about_syncs(true);
+                told = vec![model.recovered()];
+            }
+            let batch = batch(records);
+            log.append(&batch).unwrap();
+            model.apply(&batch);
+            told.push(model.recovered());
+        }
+        disk.lie_about_syncs(false);
+        disk.crash(&mut random);
+        match Log::open(disk.log(), settings(SEGMENT_BYTES)) {
+            Ok((_, recovered)) => {
+                assert!(told.contains(&recovered), "seed {seed}: the log says what it never said");
+                shorter += u32::from(recovered != model.recovered());
+            }
+            Err(error) => {
+                assert!(matches!(error, LogError::Corrupt { .. }), "seed {seed}: {error}");
+                assert!(lies_from < ends, "seed {seed}: a log on an honest disk is refused: {error}");
+                refused += 1;
+            }
+        }
+    }
+    assert!(shorter > 10 && refused > 10, "{shorter} shorter, {refused} refused");
+}
+
 #[test]
 fn what_is_told_after_a_failed_sync_survives_the_power() {
     for keep_cache_of_second in [false, true] {
