@@ -1,14 +1,14 @@
 //! One call over the wire, from the first sending to the last: the router decides, this carries it out.
 //!
 //! A write takes a place in its shard's session before it is sent and keeps it through all sendings, so that it runs at most
-//! once. Where the session has expired, a write none of whose sendings can have been applied goes on under a new one;
-//! otherwise the caller is told that the outcome is unknown.
+//! once. What an uncertain write is sent as, and whether one whose session has expired may go on under a new one, the router
+//! decides.
 
 use std::{sync::Arc, time::Duration};
 
 use kv_core::{
-    error::{Error as CoreError, ErrorKind as CoreKind, Outcome as CoreOutcome},
-    router::{Attempt, Decision, Destination, Last, OperationKind},
+    error::{Error as CoreError, ErrorKind as CoreKind},
+    router::{Attempt, Decision, Destination, Last, OperationKind, WINDOW_MAX},
     types::{Epoch, NodeId, ShardId},
 };
 use kv_proto::v1;
@@ -20,7 +20,7 @@ use crate::{
     link::LinkError,
     operation::{Answer, Operation, Write},
     remote::Remote,
-    sessions::{Stamp, WINDOW_MAX, Window},
+    sessions::{Stamp, Window},
     types::{Consistency, Durability},
 };
 
@@ -46,37 +46,40 @@ impl Remote {
                     place = Some((shard, self.place(shard, &way).await?));
                 }
             }
-            let sending = way.next().await?;
+            let sending = match way.next().await? {
+                Next::Send(sending) => sending,
+                Next::Renew => {
+                    if let Some((shard, stamp)) = place.take() {
+                        self.sessions.of(shard).expired(stamp.session());
+                    }
+                    continue;
+                }
+            };
             // A write that may have been applied keeps its place, whichever shard its key belongs to by now.
             let elsewhere = place.as_ref().is_none_or(|(shard, _)| *shard != sending.shard);
-            if kind == OperationKind::SessionWrite && elsewhere && !way.uncertain {
+            if kind == OperationKind::SessionWrite && elsewhere && !way.attempt.is_uncertain() {
                 place = Some((sending.shard, self.place(sending.shard, &way).await?));
             }
             let stamp = place.as_ref().map(|(_, stamp)| stamp.to_wire());
-            // A token names one sending and says nothing of those before it. So a write of which an earlier sending may have been
-            // taken is sent again as sync: under its stamp that answer is the decided one.
-            let decided = match operation {
-                Operation::Write(write) if way.uncertain => {
+            let safe = match operation {
+                Operation::Write(write) if way.attempt.must_be_sync() => {
                     Some(Operation::Write(Write { durability: Some(Durability::Sync), ..write.clone() }))
                 }
                 _ => None,
             };
-            let operation = decided.as_ref().unwrap_or(operation);
+            let operation = safe.as_ref().unwrap_or(operation);
             let Some(result) = way.send(&sending, convert::operation(operation, stamp)).await else { continue };
-            match (convert::answer(operation, result), &place) {
-                (Ok(answer), _) => {
+            match convert::answer(operation, result) {
+                Ok(answer) => {
                     way.succeeded();
                     return Ok(answer);
                 }
-                (Err(error), Some((shard, stamp))) if error.kind() == CoreKind::SessionExpired => {
-                    self.sessions.of(*shard).expired(stamp.session());
-                    if way.uncertain {
-                        return Err(Error::from(error).with_outcome(Outcome::Unknown));
+                Err(error) => {
+                    if let (CoreKind::SessionExpired, Some((shard, stamp))) = (error.kind(), &place) {
+                        self.sessions.of(*shard).expired(stamp.session());
                     }
-                    place = None;
-                    way.restart();
+                    way.refused(error);
                 }
-                (Err(error), _) => way.refused(error),
             }
         }
     }
@@ -109,7 +112,9 @@ impl Remote {
         let mut way = Way::new(self, OperationKind::SessionWrite, Destination::Shard(shard), of.deadline);
         loop {
             // The write itself has not been sent, or is as uncertain as it was: the session's fate is nothing to the caller.
-            let sending = way.next().await.map_err(|error| error.with_outcome(of.outcome()))?;
+            let next = way.next().await.map_err(|error| error.with_outcome(of.outcome()))?;
+            // The opening of a session is in none that could expire.
+            let Next::Send(sending) = next else { continue };
             let open = v1::op::Operation::OpenSession(v1::OpenSessionRequest {});
             let Some(result) = way.send(&sending, open).await else { continue };
             match convert::session(result) {
@@ -131,6 +136,13 @@ struct Sending {
     answer_max: Duration,
 }
 
+/// What to do next.
+enum Next {
+    Send(Sending),
+    /// Take a place in a new session first.
+    Renew,
+}
+
 /// What came of the last sending.
 enum Failure {
     Refused(CoreError),
@@ -143,12 +155,9 @@ enum Failure {
 struct Way<'a> {
     remote: &'a Remote,
     kind: OperationKind,
-    destination: Destination,
     deadline: Instant,
     attempt: Attempt,
     last: Option<Failure>,
-    /// Whether a write may have been applied by some sending.
-    uncertain: bool,
     /// Whether the last sending failed for want of a node or of a leader, and what was said.
     unreachable: Option<Arc<str>>,
 }
@@ -156,17 +165,11 @@ struct Way<'a> {
 impl<'a> Way<'a> {
     fn new(remote: &'a Remote, kind: OperationKind, destination: Destination, deadline: Instant) -> Self {
         let attempt = Attempt::new(kind, destination, remote.routing.time(deadline));
-        Self { remote, kind, destination, deadline, attempt, last: None, uncertain: false, unreachable: None }
+        Self { remote, kind, deadline, attempt, last: None, unreachable: None }
     }
 
-    /// Begins anew, within the same deadline: nothing can have come of what was sent.
-    fn restart(&mut self) {
-        self.attempt = Attempt::new(self.kind, self.destination, self.remote.routing.time(self.deadline));
-        self.last = None;
-    }
-
-    /// Waits until there is a node to send to.
-    async fn next(&mut self) -> Result<Sending> {
+    /// Waits until there is a node to send to, or a session to be opened.
+    async fn next(&mut self) -> Result<Next> {
         let routing = &self.remote.routing;
         loop {
             let mut map_changed = std::pin::pin!(routing.map_changed.notified());
@@ -188,7 +191,8 @@ impl<'a> Way<'a> {
             self.last = None;
             match decision {
                 Decision::Send { node, shard, epoch, answer_micros_max } => {
-                    return Ok(Sending { node, shard, epoch, answer_max: Duration::from_micros(answer_micros_max) });
+                    let answer_max = Duration::from_micros(answer_micros_max);
+                    return Ok(Next::Send(Sending { node, shard, epoch, answer_max }));
                 }
                 Decision::Wait { micros } => {
                     map_changed.as_mut().enable();
@@ -197,6 +201,7 @@ impl<'a> Way<'a> {
                         () = map_changed => {}
                     }
                 }
+                Decision::Renew => return Ok(Next::Renew),
                 Decision::GiveUp(error) => return Err(self.give_up(error)),
             }
         }
@@ -230,13 +235,11 @@ impl<'a> Way<'a> {
             LinkError::Full => Failure::Refused(congested("too many operations wait for one node")),
             LinkError::Congested => Failure::Refused(congested("the operation had to wait too long for its turn")),
         });
-        self.uncertain |= matches!(self.last, Some(Failure::ConnectionLost | Failure::NoAnswer));
         None
     }
 
     /// The node answered with an error.
     fn refused(&mut self, error: CoreError) {
-        self.uncertain |= error.outcome() == CoreOutcome::Unknown;
         let no_leader = matches!(error.kind(), CoreKind::NoQuorum | CoreKind::NotOwner | CoreKind::StaleEpoch);
         self.unreachable = no_leader.then(|| error.message().into());
         self.last = Some(Failure::Refused(error));
@@ -251,7 +254,7 @@ impl<'a> Way<'a> {
 
     fn outcome(&self) -> Outcome {
         let is_write = self.kind == OperationKind::SessionWrite;
-        if is_write && self.uncertain { Outcome::Unknown } else { Outcome::NotApplied }
+        if is_write && self.attempt.is_uncertain() { Outcome::Unknown } else { Outcome::NotApplied }
     }
 
     /// An error that is not the router's.

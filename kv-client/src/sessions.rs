@@ -1,20 +1,19 @@
 //! Sessions: what makes a write that is sent again run at most once.
 //!
-//! One session per shard, opened at the first write there. A write takes the next sequence and keeps it through all its
-//! sendings; when it is over, however it ended, the sequence is closed. Each sending carries the floor: the lowest sequence
-//! still open, below which the shard may forget outcomes.
+//! One session per shard, opened at the first write there. Which sequences are open is the business of the core's window; here
+//! it is shared by concurrent calls, and a place in it gives itself back.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use kv_core::types::ShardId;
+use kv_core::{
+    router::Window as Sequences,
+    types::{Sequence, ShardId},
+};
 use kv_proto::v1;
 use tokio::sync::Notify;
-
-/// Most sequences from the floor on. A write beyond waits until the floor has moved: a shard remembers no more.
-pub(crate) const WINDOW_MAX: usize = 1_024;
 
 /// The sessions of a client, by shard.
 #[derive(Debug, Default)]
@@ -45,7 +44,7 @@ impl ShardSession {
 
     /// A session was opened.
     pub(crate) fn opened(&self, session: u64) -> Arc<Window> {
-        let window = Arc::new(Window { session, state: Mutex::default(), room: Notify::new() });
+        let window = Arc::new(Window { session, sequences: Mutex::default(), room: Notify::new() });
         *lock(&self.current) = Some(window.clone());
         window
     }
@@ -63,27 +62,14 @@ impl ShardSession {
 #[derive(Debug)]
 pub(crate) struct Window {
     session: u64,
-    state: Mutex<WindowState>,
+    sequences: Mutex<Sequences>,
     room: Notify,
-}
-
-#[derive(Debug, Default)]
-struct WindowState {
-    /// Sequences below `closed + 1` are closed; that is the floor.
-    closed: u64,
-    /// Whether each sequence from the floor on is open; the first always is.
-    open: VecDeque<bool>,
 }
 
 impl Window {
     /// Takes the next sequence, if there is room.
     pub(crate) fn take(self: &Arc<Self>) -> Option<Stamp> {
-        let mut state = lock(&self.state);
-        if state.open.len() >= WINDOW_MAX {
-            return None;
-        }
-        state.open.push_back(true);
-        let sequence = state.closed + state.open.len() as u64;
+        let sequence = lock(&self.sequences).take()?;
         Some(Stamp { window: self.clone(), sequence })
     }
 
@@ -99,19 +85,13 @@ impl Window {
         }
     }
 
-    fn close(&self, sequence: u64) {
-        let mut state = lock(&self.state);
-        let index =
-            usize::try_from(sequence - state.closed - 1).expect("below WINDOW_MAX: a stamp is within its window");
-        state.open[index] = false;
-        let full = state.open.len() >= WINDOW_MAX;
-        while state.open.front() == Some(&false) {
-            state.open.pop_front();
-            state.closed += 1;
-        }
-        let moved = full && state.open.len() < WINDOW_MAX;
-        drop(state);
-        if moved {
+    fn close(&self, sequence: Sequence) {
+        let mut sequences = lock(&self.sequences);
+        let was_full = sequences.is_full();
+        sequences.close(sequence);
+        let has_room = was_full && !sequences.is_full();
+        drop(sequences);
+        if has_room {
             self.room.notify_waiters();
         }
     }
@@ -121,7 +101,7 @@ impl Window {
 #[derive(Debug)]
 pub(crate) struct Stamp {
     window: Arc<Window>,
-    sequence: u64,
+    sequence: Sequence,
 }
 
 impl Stamp {
@@ -132,8 +112,8 @@ impl Stamp {
 
     /// What a sending carries now.
     pub(crate) fn to_wire(&self) -> v1::SessionStamp {
-        let floor = lock(&self.window.state).closed + 1;
-        v1::SessionStamp { session: self.window.session, sequence: self.sequence, floor }
+        let floor = lock(&self.window.sequences).floor();
+        v1::SessionStamp { session: self.window.session, sequence: self.sequence.0, floor: floor.0 }
     }
 }
 
@@ -150,10 +130,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use kv_core::router::WINDOW_MAX;
+
     use super::*;
 
     #[test]
-    fn the_floor_is_the_lowest_open_sequence() {
+    fn a_place_that_is_dropped_is_closed() {
         let window = ShardSession::default().opened(7);
         let stamps: Vec<_> = (0..4).map(|_| window.take().unwrap()).collect();
         let [first, second, third, fourth] = <[Stamp; 4]>::try_from(stamps).unwrap();

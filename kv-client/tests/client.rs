@@ -5,7 +5,7 @@ mod fake;
 use std::time::{Duration, Instant};
 
 use fake::{Cluster, Plan};
-use kv_client::{Client, ErrorKind, Fate, LogIndex, Outcome, Revision, ShardId, Term, Token};
+use kv_client::{Client, Durability, ErrorKind, Fate, LogIndex, Outcome, Revision, ShardId, Term, Token};
 use kv_proto::v1;
 
 fn refusal(kind: v1::ErrorKind, outcome: v1::Outcome) -> v1::ErrorDetail {
@@ -212,6 +212,25 @@ async fn an_async_write_can_be_asked_about() {
     let token = Token { shard: ShardId(2), term: Term(1), index: LogIndex(9) };
     assert_eq!(client.wait_durable(token).await.unwrap(), Fate::Durable);
     assert_eq!(cluster.store.lock().seen[0].op.shard, 2);
+}
+
+/// A token names one sending: that of the second would say nothing of what the first may have done.
+#[tokio::test]
+async fn an_async_write_whose_answer_was_lost_is_sent_again_as_sync() {
+    let cluster = Cluster::start(1);
+    let client = cluster.client().await;
+    let nothing_came_of_it = refusal(v1::ErrorKind::Overloaded, v1::Outcome::NotApplied);
+    cluster.store.lock().plans.extend([Plan::Refuse(nothing_came_of_it), Plan::ApplyThenBreak]);
+    let receipt = client.put("a", "1").durability(Durability::Async).await.unwrap();
+    assert_eq!((receipt.revision, receipt.token), (Some(Revision(1)), None), "what it is told is decided");
+
+    assert!(client.put("a", "2").durability(Durability::Async).await.unwrap().token.is_some(), "else it is as asked");
+
+    let store = cluster.store.lock();
+    let (sync, asynchronous) = (v1::Durability::Sync, v1::Durability::Async);
+    assert_eq!(store.durabilities(), [asynchronous, asynchronous, sync, asynchronous]);
+    assert_eq!(store.stamps()[..3], [(1, 1, 1); 3], "one place in the session for all sendings");
+    assert_eq!(store.revision(), 2);
 }
 
 #[tokio::test]

@@ -2,7 +2,8 @@
 //!
 //! A [`Router`] holds what is known of the cluster: the map, who answered last as leader of a shard, and which nodes are down.
 //! All of it are hints; a wrong one costs a round trip, never a wrong answer, because the shard itself checks who owns a key.
-//! An [`Attempt`] takes one operation through it: send, wait or give up, until it is answered or its deadline passes.
+//! An [`Attempt`] takes one operation through it: send, wait or give up, until it is answered or its deadline passes. A
+//! [`Window`] gives writes their places in a session.
 //!
 //! Time and randomness come in with each call. The connections, the deadline's timer and the map's refresh
 //! ([`Router::map_wanted`]) are the caller's.
@@ -17,10 +18,12 @@ use crate::{
 
 mod attempt;
 mod throttle;
+mod window;
 
 pub use attempt::{
     ANSWER_MICROS_MIN, Attempt, Decision, Last, OperationKind, SENDS_PER_ROUND_MAX, WAIT_MICROS_MAX, WAIT_MICROS_MIN,
 };
+pub use window::{WINDOW_MAX, Window};
 
 /// First time for which a node that failed is passed over, in microseconds. It doubles with each further failure.
 pub const NODE_PAUSE_MICROS_MIN: u64 = 50_000;

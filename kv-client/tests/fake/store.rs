@@ -87,6 +87,15 @@ impl Store {
         self.seen.iter().filter_map(Seen::stamp).collect()
     }
 
+    /// With which durability each put was sent.
+    pub fn durabilities(&self) -> Vec<v1::Durability> {
+        let puts = self.seen.iter().filter_map(|seen| match &seen.op.operation {
+            Some(Operation::Put(put)) => Some(put.durability()),
+            _ => None,
+        });
+        puts.collect()
+    }
+
     /// How often the store was changed.
     pub fn revision(&self) -> u64 {
         self.revision
@@ -128,7 +137,11 @@ impl Store {
                 self.sessions.insert(self.sessions_opened, BTreeMap::new());
                 Answer::OpenSession(v1::OpenSessionResponse { session: self.sessions_opened })
             }
-            Operation::Put(put) => self.once(put.session, |store| store.put(put)),
+            Operation::Put(put) => {
+                let is_async = put.durability() == v1::Durability::Async;
+                let decided = self.once(put.session, |store| store.put(put));
+                if is_async { accepted() } else { decided }
+            }
             Operation::Delete(delete) => self.once(delete.session, |store| {
                 let revision = store.entries.remove(&delete.key).map_or(0, |_| store.next_revision());
                 Answer::Write(v1::WriteResponse { revision: Some(revision), ..Default::default() })
@@ -180,6 +193,15 @@ impl Store {
     fn entry(&self, key: &Bytes) -> Option<v1::Entry> {
         self.entries.get(key).map(|(revision, value)| v1::Entry { revision: *revision, value: value.clone() })
     }
+}
+
+/// The answer to an async write that is not decided yet.
+fn accepted() -> Answer {
+    Answer::Write(v1::WriteResponse {
+        token: Some(v1::Token { shard: 1, term: 2, index: 3 }),
+        durability: v1::Durability::Async.into(),
+        ..Default::default()
+    })
 }
 
 /// A refusal that did nothing.

@@ -5,6 +5,10 @@
 //!   the session's table (`Conflict` to a write in a session): it is the answer to the first run, whichever sending got it.
 //! * A write without a session is sent again only while nothing can have come of the sendings before. Everything else may
 //!   always be sent again.
+//! * A token names one sending and says nothing of those before it. So an async write of which an earlier sending may have been
+//!   taken is sent again as sync ([`Attempt::must_be_sync`]): under its stamp that answer is the decided one.
+//! * A write whose session has expired goes on under a new one if nothing can have come of it ([`Decision::Renew`]);
+//!   otherwise it ends with an unknown outcome: a second run under another session would be one.
 //! * Hints are followed, but in one round each node is asked once and at most [`SENDS_PER_ROUND_MAX`] sendings are made.
 //!   After a round comes a wait, which doubles from [`WAIT_MICROS_MIN`] to [`WAIT_MICROS_MAX`], half of it at random.
 
@@ -73,6 +77,9 @@ pub enum Decision {
         /// In microseconds, at least 1.
         micros: u64,
     },
+    /// The session has expired, and nothing can have come of the write: give it a place in another session, then ask for the
+    /// next decision with [`Last::Nothing`].
+    Renew,
     /// The operation has failed. The error's outcome is that of the operation, not of its last sending.
     GiveUp(Error),
 }
@@ -105,6 +112,7 @@ struct Sent {
 /// What follows from a failure.
 enum Step {
     Again,
+    Renew,
     Wait { micros_min: u64 },
     GiveUp(Error),
 }
@@ -140,6 +148,10 @@ impl Attempt {
             Step::GiveUp(error) => Decision::GiveUp(error),
             _ if now >= self.deadline => Decision::GiveUp(self.deadline_error()),
             Step::Wait { micros_min } => self.wait(micros_min, now, random),
+            Step::Renew => {
+                self.tried.clear();
+                Decision::Renew
+            }
             Step::Again => self.send(router, now, random),
         }
     }
@@ -155,10 +167,16 @@ impl Attempt {
         }
     }
 
-    /// Whether it has been sent to a node that may have taken it. Until then nothing can have come of it.
+    /// Whether an earlier sending of this write may have taken effect; the one under way, if there is one, is left out.
     #[must_use]
-    pub fn may_have_applied(&self) -> bool {
-        self.unknown || self.sent.is_some()
+    pub fn is_uncertain(&self) -> bool {
+        self.unknown
+    }
+
+    /// Whether a write is to be sent as sync now, even if its caller asked for async.
+    #[must_use]
+    pub fn must_be_sync(&self) -> bool {
+        self.unknown && !crate::mutant!("X3")
     }
 
     fn refused(&mut self, router: &mut Router, sent: Sent, error: &Error, now: Time) -> Step {
@@ -194,6 +212,11 @@ impl Attempt {
             ErrorKind::DiskFull => {
                 router.forget_leader(sent.shard, sent.node);
                 Step::Wait { micros_min: micros(error) }
+            }
+            ErrorKind::SessionExpired
+                if self.kind == OperationKind::SessionWrite && (!self.unknown || crate::mutant!("X4")) =>
+            {
+                Step::Renew
             }
             ErrorKind::SessionExpired
             | ErrorKind::Conflict

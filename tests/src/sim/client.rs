@@ -5,16 +5,16 @@
 //! its session has expired and nothing can have come of it, it begins anew under another. What is recorded as told to the
 //! caller is the router's last word.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use fastrand::Rng;
 use kv_core::{
     command::SessionStamp,
-    error::{Error, ErrorKind, Outcome},
+    error::{Error, ErrorKind},
     founding::FoundingRecord,
     io::{Answer, Consistency, Operation, Request},
-    router::{Attempt, Decision, Destination, Last, OperationKind, Router},
-    types::{Key, RequestId, Sequence, SessionId, ShardId, Time, Token},
+    router::{Attempt, Decision, Destination, Last, OperationKind, Router, Window},
+    types::{Durability, Key, RequestId, SessionId, ShardId, Time, Token},
 };
 
 use super::{
@@ -56,8 +56,7 @@ pub struct Client {
 struct Session {
     id: Option<SessionId>,
     opening: bool,
-    last: Sequence,
-    open: BTreeSet<Sequence>,
+    window: Window,
     /// Operations that wait for it to be opened.
     waiting: Vec<u64>,
 }
@@ -75,8 +74,6 @@ struct Open {
     shard: Option<ShardId>,
     /// Whether it must succeed, since it is quiet.
     must_succeed: bool,
-    /// Whether a sending before the last may have taken effect.
-    resent: bool,
 }
 
 impl Client {
@@ -174,7 +171,6 @@ impl World {
             wakes: 0,
             shard,
             must_succeed,
-            resent: false,
         };
         let number = here.add(open);
         match shard {
@@ -203,16 +199,13 @@ impl World {
                     wakes: 0,
                     shard: Some(shard),
                     must_succeed: false,
-                    resent: false,
                 };
                 let opening = here.add(open);
                 self.go_on(client, opening, Last::Nothing);
             }
             return;
         };
-        session.last = session.last.next();
-        let sequence = session.last;
-        session.open.insert(sequence);
+        let sequence = session.window.take().expect("a client opens fewer operations than a window holds");
         let open = here.open.get_mut(&number).expect("the caller has just seen it open");
         if let Operation::Write { write, .. } = &mut open.operation {
             write.session = Some(SessionStamp { session: id, sequence, floor: sequence });
@@ -228,25 +221,23 @@ impl World {
         let here = &mut self.clients[client];
         let Some(open) = here.open.get_mut(&number) else { return };
         open.request = None;
-        open.resent |= match last {
-            Last::ConnectionLost | Last::NoAnswer => true,
-            Last::Refused(error) => error.outcome() == Outcome::Unknown,
-            Last::Nothing | Last::NodeDown => false,
-        };
         let random = here.rng.u64(..);
         match open.attempt.next(&mut here.router, last, now, random) {
             Decision::Send { node, shard, epoch, answer_micros_max } => {
-                if let Operation::Write { write, .. } = &mut open.operation
-                    && let Some(stamp) = &mut write.session
-                {
-                    let lowest = here.sessions.get(&shard).and_then(|session| session.open.first());
-                    stamp.floor = lowest.copied().unwrap_or(stamp.sequence).min(stamp.sequence);
+                let mut operation = open.operation.clone();
+                if let Operation::Write { write, durability } = &mut operation {
+                    if open.attempt.must_be_sync() {
+                        *durability = Some(Durability::Sync);
+                    }
+                    if let Some(stamp) = &mut write.session {
+                        let session = here.sessions.get(&shard).filter(|session| session.id == Some(stamp.session));
+                        stamp.floor = session.map_or(stamp.sequence, |session| session.window.floor());
+                    }
                 }
                 here.last_request += 1;
                 let id = RequestId(here.last_request);
                 open.request = Some(id);
-                let request =
-                    Request { id, shard, epoch: Some(epoch), deadline: Time(0), operation: open.operation.clone() };
+                let request = Request { id, shard, epoch: Some(epoch), deadline: Time(0), operation };
                 let remaining_micros = open.deadline.saturating_sub(self.now);
                 let node = node.0 as usize - 1;
                 here.requests.insert(id, (number, node));
@@ -259,6 +250,7 @@ impl World {
                 let wake = open.wakes;
                 self.queue.push(self.now + micros, Event::Wake { client, operation: number, wake });
             }
+            Decision::Renew => self.renew(client, number),
             Decision::GiveUp(error) => self.give_up(client, number, error),
         }
     }
@@ -332,26 +324,18 @@ impl World {
             (Answer::Written { revision, .. }, Operation::Write { write, .. }) => {
                 here.workload.saw(&write.key, *revision);
             }
-            // A token names one sending. If there were others, what became of it does not tell what became of the write.
-            (Answer::Accepted { token }, _) if !open.resent && here.rng.u32(..100) < ASKED_PERCENT => {
+            (Answer::Accepted { token }, _) if here.rng.u32(..100) < ASKED_PERCENT => {
                 here.tokens.push(*token);
             }
             _ => {}
         }
-        let told = match answer {
-            // The token is that of the last sending: if that is lost, another may have taken effect all the same.
-            Answer::Accepted { .. } if open.resent => {
-                record::failure(&Error::unknown(ErrorKind::Timeout, "the last of several sendings was accepted"))
-            }
-            answer => record::answer(&answer),
-        };
+        let told = record::answer(&answer);
         self.told(client, &open, told);
     }
 
     fn give_up(&mut self, client: usize, number: u64, error: Error) {
         let here = &mut self.clients[client];
-        let mut open = here.close(number);
-        let expired = error.kind() == ErrorKind::SessionExpired;
+        let open = here.close(number);
         match (open.shard, &open.operation) {
             (Some(shard), Operation::OpenSession) => {
                 let waiting = {
@@ -363,21 +347,31 @@ impl World {
                     self.again(client, number, shard);
                 }
             }
-            (Some(shard), Operation::Write { write, .. }) if expired => {
-                self.counts.expired += 1;
-                let session = here.sessions.entry(shard).or_default();
-                if session.id == write.session.map(|stamp| stamp.session) {
-                    *session = Session { waiting: std::mem::take(&mut session.waiting), ..Session::default() };
-                }
-                if error.outcome() == Outcome::Unknown {
-                    return self.failed(client, &open, &error);
-                }
-                open.attempt =
-                    Attempt::new(OperationKind::SessionWrite, routing(&open.operation).1, Time(open.deadline));
-                let number = here.add(open);
-                self.again(client, number, shard);
+            (Some(shard), Operation::Write { write, .. }) if error.kind() == ErrorKind::SessionExpired => {
+                self.expired(client, shard, write.session);
+                self.failed(client, &open, &error);
             }
             _ => self.failed(client, &open, &error),
+        }
+    }
+
+    /// A write's session has expired and nothing can have come of it: it begins anew under another.
+    fn renew(&mut self, client: usize, number: u64) {
+        let open = self.clients[client].close(number);
+        let shard = open.shard.expect("only a write in a session finds it expired");
+        if let Operation::Write { write, .. } = &open.operation {
+            self.expired(client, shard, write.session);
+        }
+        let number = self.clients[client].add(open);
+        self.again(client, number, shard);
+    }
+
+    /// A session is not known any more; it may have been replaced already.
+    fn expired(&mut self, client: usize, shard: ShardId, stamp: Option<SessionStamp>) {
+        self.counts.expired += 1;
+        let session = self.clients[client].sessions.entry(shard).or_default();
+        if session.id == stamp.map(|stamp| stamp.session) {
+            *session = Session { waiting: std::mem::take(&mut session.waiting), ..Session::default() };
         }
     }
 
@@ -434,7 +428,7 @@ impl Client {
             && let Some(stamp) = write.session
             && let Some(session) = self.sessions.get_mut(&shard).filter(|session| session.id == Some(stamp.session))
         {
-            session.open.remove(&stamp.sequence);
+            session.window.close(stamp.sequence);
         }
         open
     }

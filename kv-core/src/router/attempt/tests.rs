@@ -196,6 +196,39 @@ fn a_write_without_a_session_is_sent_again_only_while_nothing_can_have_come_of_i
 }
 
 #[test]
+fn an_expired_session_is_renewed_as_long_as_nothing_can_have_come_of_the_write() {
+    let mut router = router();
+    let mut attempt = attempt(OperationKind::SessionWrite);
+    let expired = Error::not_applied(ErrorKind::SessionExpired, "unknown session");
+    assert!(sent_to(&attempt.next(&mut router, Last::Nothing, Time(0), 0)).is_some());
+    assert_eq!(attempt.next(&mut router, Last::Refused(&expired), Time(1), 0), Decision::Renew);
+    assert!(sent_to(&attempt.next(&mut router, Last::Nothing, Time(2), 0)).is_some());
+    // However often that happens, it does not go on without a pause.
+    let decisions = (3..40).map(|at| match at % 2 {
+        1 => attempt.next(&mut router, Last::Refused(&expired), Time(at), 0),
+        _ => attempt.next(&mut router, Last::Nothing, Time(at), 0),
+    });
+    assert!(decisions.into_iter().any(|decision| matches!(decision, Decision::Wait { .. })));
+    assert_eq!(
+        attempt.next(&mut router, Last::Nothing, DEADLINE, 0),
+        Decision::GiveUp(attempt.clone().deadline_error())
+    );
+}
+
+#[test]
+fn an_uncertain_write_is_sent_as_sync() {
+    let mut router = router();
+    let mut attempt = attempt(OperationKind::SessionWrite);
+    let _ = attempt.next(&mut router, Last::Nothing, Time(0), 0);
+    let refused = Error::overloaded("later", 1);
+    let Decision::Wait { micros } = attempt.next(&mut router, Last::Refused(&refused), Time(1), 0) else { panic!() };
+    let _ = attempt.next(&mut router, Last::Nothing, Time(1 + micros), 0);
+    assert!(!attempt.is_uncertain() && !attempt.must_be_sync(), "nothing came of the first");
+    let _ = attempt.next(&mut router, Last::ConnectionLost, Time(2 + micros), 0);
+    assert!(attempt.is_uncertain() && attempt.must_be_sync());
+}
+
+#[test]
 fn the_outcome_is_not_applied_only_if_every_sending_was() {
     for (kind, expected) in [
         (OperationKind::SessionWrite, Outcome::Unknown),
@@ -277,6 +310,7 @@ fn all_nodes_down_and_then_up_again() {
                 now = now.plus_micros(micros);
                 last = Last::Nothing;
             }
+            Decision::Renew => panic!("it is in no session"),
             Decision::GiveUp(error) => panic!("{error}"),
         }
     };
@@ -342,6 +376,10 @@ proptest! {
             let (world, latency, random) = turns.next().unwrap();
             match decision {
                 Decision::GiveUp(error) => break error,
+                Decision::Renew => {
+                    prop_assert!(kind == OperationKind::SessionWrite && !unknown, "it may have run under the old session");
+                    decision = attempt.next(&mut router, Last::Nothing, now, *random);
+                }
                 Decision::Wait { micros } => {
                     prop_assert!(micros > 0);
                     now = now.plus_micros(micros);
