@@ -17,7 +17,7 @@ use std::{
 use kv_core::{
     checkpoint::newest_footers,
     log::{Log, LogError, LogSettings, record::Recovered},
-    node::{Node, OpenError, Opening},
+    node::{self, Node, OpenError, OpenLogError, Opening},
     shard_map::NodeDescription,
 };
 use tokio::{runtime, sync::watch, time::timeout};
@@ -259,19 +259,17 @@ async fn leave(shared: &Shared) {
 }
 
 fn open_log(directory: &DataDirectory) -> Result<(Log<RealLog>, Recovered), Failure> {
-    let disk = RealLog::open(directory.join("log"))?;
-    let opened = match directory.identity() {
-        None => Log::create(disk, LogSettings::default()).map(|log| (log, Recovered::default())),
-        Some(_) => Log::open(disk, LogSettings::default()),
-    };
-    opened.map_err(|error| {
-        let trouble = match &error {
-            LogError::Corrupt { .. } | LogError::Exists => Trouble::Damaged,
-            LogError::Format { .. } => Trouble::DataDirectory,
-            LogError::Disk(_) => Trouble::Disk,
-            LogError::Refused(_) => Trouble::Internal,
+    let disk = || RealLog::open(directory.join("log"));
+    let has_checkpoints = directory.has_checkpoints()?;
+    node::open_log(disk, LogSettings::default(), directory.identity().is_some(), has_checkpoints).map_err(|error| {
+        let (trouble, place) = match &error {
+            OpenLogError::Log(LogError::Corrupt { .. } | LogError::Exists) => (Trouble::Damaged, directory.join("log")),
+            OpenLogError::Log(LogError::Format { .. }) => (Trouble::DataDirectory, directory.join("log")),
+            OpenLogError::Log(LogError::Disk(_)) => (Trouble::Disk, directory.join("log")),
+            OpenLogError::Log(LogError::Refused(_)) => (Trouble::Internal, directory.join("log")),
+            OpenLogError::WithoutIdentity { .. } => (Trouble::Damaged, directory.path().to_owned()),
         };
-        Failure::new(trouble, format!("{}: {error}", directory.join("log").display()))
+        Failure::new(trouble, format!("{}: {error}", place.display()))
     })
 }
 

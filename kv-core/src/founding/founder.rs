@@ -114,7 +114,13 @@ impl Founder {
         match founder.start.on_disk.take() {
             Some(file) => {
                 founder.file = file;
-                founder.proceed(&mut outputs);
+                let own = founder.file.incarnation;
+                if founder.file.record.is_none() && founder.file.lowest.is_none() && founder.is_lowest() {
+                    // It was started before with settings in which another was the lowest.
+                    founder.persist(IdentityFile { lowest: Some(own), ..founder.file.clone() }, &mut outputs);
+                } else {
+                    founder.proceed(&mut outputs);
+                }
             }
             None => {
                 let incarnation = founder.draw_incarnation();
@@ -254,7 +260,7 @@ impl Founder {
         let from_whom_i_am_bound_to =
             record.members.first().is_some_and(|lowest| Some(lowest.incarnation) == self.file.lowest);
         let same_settings = record.configuration_digest() == self.start.settings.digest();
-        if names_me && from_whom_i_am_bound_to && same_settings {
+        if (names_me && from_whom_i_am_bound_to || crate::mutant!("B34")) && same_settings {
             self.persist(IdentityFile { record: Some(record), ..self.file.clone() }, outputs);
         }
     }
@@ -265,7 +271,7 @@ impl Founder {
         let cluster = record.cluster_id();
         let reason = match record.member(from) {
             None => FoundingRefusal::NotNamed { cluster },
-            Some(known) if known.incarnation != other.incarnation => {
+            Some(known) if known.incarnation != other.incarnation && !crate::mutant!("B34") => {
                 FoundingRefusal::Wiped { known: known.incarnation }
             }
             Some(_) if other.digest != record.configuration_digest() => FoundingRefusal::OtherConfiguration { cluster },
@@ -390,7 +396,17 @@ fn check(start: &FounderStart) -> Result<(), Error> {
             file.node
         )));
     }
-    let Some(record) = &file.record else { return Ok(()) };
+    let Some(record) = &file.record else {
+        // Bound to another, it may be named by that one's record: it must not answer to the same name in a second.
+        let is_lowest = settings.members.keys().next() == Some(&node);
+        if is_lowest && file.lowest.is_some_and(|lowest| lowest != file.incarnation) {
+            return Err(Error::invalid(format!(
+                "the data directory has taken part in the founding of a cluster in which another member than node {node} had \
+                 the lowest id; start the node with that cluster's members, or with an empty directory"
+            )));
+        }
+        return Ok(());
+    };
     if record.configuration_digest() != settings.digest() {
         let ids: Vec<_> = record.members.iter().map(|member| member.node.to_string()).collect();
         return Err(Error::invalid(format!(

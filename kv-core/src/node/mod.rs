@@ -12,6 +12,7 @@
 
 pub(crate) mod batcher;
 mod dispatch;
+mod first_start;
 mod map;
 mod open;
 mod streams;
@@ -25,8 +26,11 @@ use std::{
 
 use bytes::Bytes;
 
-pub use self::open::{OpenError, Opening};
 use self::{batcher::Batcher, map::MapKeeper, streams::Streams};
+pub use self::{
+    first_start::{OpenLogError, open_log},
+    open::{OpenError, Opening},
+};
 pub use crate::replica::{FollowerStatus, Role, ShardStatus};
 use crate::{
     command::CommandOutcome,

@@ -8,32 +8,21 @@
 //! | `checkpoints/` | base and delta files |
 //! | `index/` | the read index, which may be deleted at any time |
 //!
-//! The log is made before the identity, and the identity is synced before the node says its first word. So a directory with
-//! an identity and without a log was damaged, and one with a log and nothing else is an interrupted first start. Incarnation
-//! and record are in one file, so that a directory can't lose the one and pass for unfounded with the other.
+//! What may stand without what is the core's to say (`kv_core::node::open_log`); here it is turned into words.
 
 use std::{
     fmt,
     fs::{self, File, OpenOptions, TryLockError},
-    io::{self, Write},
     path::{Path, PathBuf},
 };
 
-use bytes::Bytes;
 use kv_core::{
-    codec::{Reader, put_bytes, put_u32, put_u64},
-    disk::DiskError,
-    founding::IdentityFile,
+    disk::{DiskError, FileDisk},
+    founding::{DATA_FORMAT, IDENTITY_PATH, IdentityError, IdentityFile},
     types::NodeId,
 };
 
-use super::{disk_error, sync_directory};
-
-/// The format of data directories that this version reads and writes. It grows when what is on disk changes.
-pub const DATA_FORMAT: u32 = 1;
-
-/// First bytes of the file `identity`.
-const MAGIC: u64 = u64::from_le_bytes(*b"kv-data\0");
+use super::{RealFiles, disk_error};
 
 /// A directory that this process uses, and no other can.
 #[derive(Debug)]
@@ -86,13 +75,14 @@ impl DataDirectory {
     pub fn open(path: &Path, node: NodeId) -> Result<Self, DirectoryError> {
         fs::create_dir_all(path).map_err(|error| disk_error("make", path, &error))?;
         let lock = lock(path)?;
-        let identity = match read_checked(&path.join("identity"))? {
-            Some(content) => Some(decode_identity(path, node, &content)?),
-            None => {
-                clear_interrupted_start(path)?;
-                None
-            }
-        };
+        let identity = IdentityFile::load(&mut RealFiles::at(path), node).map_err(|error| unusable(path, error))?;
+        if identity.is_some() && !path.join("log").exists() {
+            return Err(DirectoryError::Damaged(format!(
+                "{} has an identity but no log: what this node had acknowledged is gone; restore the directory as a whole, \
+                 or move it away and add this node under a new id",
+                path.display()
+            )));
+        }
         Ok(Self { path: path.to_owned(), identity, _lock: lock })
     }
 
@@ -100,6 +90,14 @@ impl DataDirectory {
     #[must_use]
     pub fn identity(&self) -> Option<&IdentityFile> {
         self.identity.as_ref()
+    }
+
+    /// Whether there are checkpoints in it.
+    ///
+    /// # Errors
+    /// If that can't be told.
+    pub fn has_checkpoints(&self) -> Result<bool, DirectoryError> {
+        Ok(!RealFiles::at(&self.path).list("checkpoints")?.is_empty())
     }
 
     /// Where the directory is.
@@ -119,7 +117,7 @@ impl DataDirectory {
     /// # Errors
     /// If it can't.
     pub fn write_identity(&mut self, identity: IdentityFile) -> Result<(), DirectoryError> {
-        write_checked(&self.path, "identity", &identity.encode())?;
+        identity.store(&mut RealFiles::at(&self.path))?;
         self.identity = Some(identity);
         Ok(())
     }
@@ -143,98 +141,23 @@ fn lock(path: &Path) -> Result<File, DirectoryError> {
     }
 }
 
-/// A directory without identity holds nothing that anybody was promised, unless something else says that it did.
-fn clear_interrupted_start(path: &Path) -> Result<(), DirectoryError> {
-    if path.join("checkpoints").exists() {
-        return Err(DirectoryError::Damaged(format!(
-            "{} holds checkpoints but its file `identity` is missing; restore the directory as a whole, or move it away \
-             and add this node under a new id",
-            path.display()
-        )));
-    }
-    let log = path.join("log");
-    match fs::remove_dir_all(&log) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(disk_error("remove", &log, &error).into()),
-        _ => Ok(()),
-    }
-}
-
-fn decode_identity(path: &Path, node: NodeId, content: &Bytes) -> Result<IdentityFile, DirectoryError> {
-    let identity =
-        IdentityFile::decode(content).map_err(|_| DirectoryError::Damaged(damaged(&path.join("identity"))))?;
-    if identity.node != node {
-        return Err(DirectoryError::Foreign(format!(
-            "{} is the data directory of node {stored}, and this is node {node}; start it with --node {stored}, or give \
-             this node a directory of its own",
-            path.display(),
-            stored = identity.node
-        )));
-    }
-    if !path.join("log").exists() {
-        return Err(DirectoryError::Damaged(format!(
-            "{} has an identity but no log: what this node had acknowledged is gone; restore the directory as a whole, or \
-             move it away and add this node under a new id",
-            path.display()
-        )));
-    }
-    Ok(identity)
-}
-
-/// Writes magic, format, content and checksum so that the file is either whole or not there.
-fn write_checked(directory: &Path, name: &str, content: &[u8]) -> Result<(), DirectoryError> {
-    let mut bytes = Vec::new();
-    put_u64(&mut bytes, MAGIC);
-    put_u32(&mut bytes, DATA_FORMAT);
-    put_bytes(&mut bytes, content);
-    let checksum = checksum(&bytes);
-    put_u64(&mut bytes, checksum);
-    let path = directory.join(name);
-    let unfinished = directory.join(format!("{name}.new"));
-    let written = File::create(&unfinished).and_then(|mut file| {
-        file.write_all(&bytes)?;
-        file.sync_all()
-    });
-    written.and_then(|()| fs::rename(&unfinished, &path)).map_err(|error| disk_error("write", &path, &error))?;
-    Ok(sync_directory(directory)?)
-}
-
-/// The content of a file that [`write_checked`] wrote; `None` if it does not exist.
-fn read_checked(path: &Path) -> Result<Option<Bytes>, DirectoryError> {
-    let bytes = match fs::read(path) {
-        Ok(bytes) => Bytes::from(bytes),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(disk_error("read", path, &error).into()),
-    };
-    let damage = || DirectoryError::Damaged(damaged(path));
-    let mut reader = Reader::new(bytes.clone());
-    if reader.u64() != Ok(MAGIC) {
-        return Err(damage());
-    }
-    // The format comes before the checksum, which another format may do otherwise.
-    let format = reader.u32().map_err(|_| damage())?;
-    if format != DATA_FORMAT {
-        return Err(DirectoryError::UnknownFormat(format!(
+fn unusable(path: &Path, error: IdentityError) -> DirectoryError {
+    let file = path.join(IDENTITY_PATH);
+    match error {
+        IdentityError::Disk(error) => DirectoryError::Disk(error),
+        IdentityError::Damaged => DirectoryError::Damaged(format!(
+            "{} is damaged; restore the data directory as a whole, or move it away and add this node under a new id",
+            file.display()
+        )),
+        IdentityError::UnknownFormat { format } => DirectoryError::UnknownFormat(format!(
             "{} is of data format {format}, and this version knows only format {DATA_FORMAT}; run the version that wrote it",
+            file.display()
+        )),
+        IdentityError::OtherNode { owner } => DirectoryError::Foreign(format!(
+            "{} is the data directory of node {owner}; start it with --node {owner}, or give this node a directory of its own",
             path.display()
-        )));
+        )),
     }
-    let content = reader.bytes().map_err(|_| damage())?;
-    let stored = reader.u64().map_err(|_| damage())?;
-    if stored != checksum(&bytes[..bytes.len() - 8]) || reader.finish().is_err() {
-        return Err(damage());
-    }
-    Ok(Some(content))
-}
-
-fn damaged(path: &Path) -> String {
-    format!(
-        "{} is damaged; restore the data directory as a whole, or move it away and add this node under a new id",
-        path.display()
-    )
-}
-
-fn checksum(bytes: &[u8]) -> u64 {
-    xxhash_rust::xxh3::xxh3_64(bytes)
 }
 
 #[cfg(test)]
@@ -300,19 +223,17 @@ mod tests {
     }
 
     #[test]
-    fn an_interrupted_first_start_is_begun_anew_and_lost_data_is_not() {
-        let path = tempfile::tempdir().unwrap();
-        fs::create_dir(path.path().join("log")).unwrap();
-        assert_eq!(DataDirectory::open(path.path(), NODE).unwrap().identity(), None);
-        assert!(!path.path().join("log").exists());
-        drop(path);
-
+    fn a_log_or_checkpoints_that_are_missing_or_alone_are_noticed() {
         let path = tempfile::tempdir().unwrap();
         used(path.path());
+        let directory = DataDirectory::open(path.path(), NODE).unwrap();
+        assert!(!directory.has_checkpoints().unwrap());
+        fs::create_dir(directory.join("checkpoints")).unwrap();
+        assert!(!directory.has_checkpoints().unwrap(), "the directory is made before there is an identity");
+        fs::write(directory.join("checkpoints").join("1"), "").unwrap();
+        assert!(directory.has_checkpoints().unwrap());
+        drop(directory);
         fs::remove_dir(path.path().join("log")).unwrap();
-        assert!(matches!(DataDirectory::open(path.path(), NODE), Err(DirectoryError::Damaged(_))));
-        fs::remove_file(path.path().join("identity")).unwrap();
-        fs::create_dir(path.path().join("checkpoints")).unwrap();
         assert!(matches!(DataDirectory::open(path.path(), NODE), Err(DirectoryError::Damaged(_))));
     }
 }

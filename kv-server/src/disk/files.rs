@@ -38,6 +38,11 @@ impl RealFiles {
         Ok(Self { root, unsynced: BTreeMap::new() })
     }
 
+    /// Files under this directory, which must exist.
+    pub(crate) fn at(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into(), unsynced: BTreeMap::new() }
+    }
+
     fn path(&self, relative: &str) -> Result<PathBuf, DiskError> {
         let relative = Path::new(relative);
         if relative.components().all(|component| matches!(component, Component::Normal(_))) {

@@ -11,8 +11,10 @@ use std::{fs::File, io, path::Path};
 
 use kv_core::disk::{DiskError, DiskErrorKind};
 
+pub use kv_core::founding::DATA_FORMAT;
+
 pub use self::{
-    directory::{DATA_FORMAT, DataDirectory, DirectoryError},
+    directory::{DataDirectory, DirectoryError},
     files::RealFiles,
     log::RealLog,
     store::SledStore,

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use kv_core::{
     error::Error,
-    identity::{Hello, Identity, Refusal, judge},
+    identity::{self, Admission, Hello, Identity, Refusal, Standing},
     types::{ClusterId, Incarnation, NodeId},
 };
 use kv_proto::{
@@ -32,8 +32,10 @@ pub(crate) struct PeerService {
 #[derive(Clone, Copy)]
 struct Caller {
     node: NodeId,
-    /// Whether both belong to one founded cluster: only then do messages reach the node.
-    is_member: bool,
+    /// To what of it this node listens.
+    admission: Admission,
+    /// Whether this node was founded when it judged the greeting.
+    judged_founded: bool,
 }
 
 #[tonic::async_trait]
@@ -83,11 +85,6 @@ impl Peer for PeerService {
 fn greet(shared: &Shared, hello: &v1::PeerHello) -> Result<Caller, v1::PeerRefusal> {
     let refuse = |reason: v1::RefusalReason, message: String| Err(v1::PeerRefusal { reason: reason.into(), message });
     let node = NodeId(hello.node);
-    if hello.to != shared.node.0 {
-        let message =
-            format!("this is node {}, not node {}; check the addresses of the members", shared.node, hello.to);
-        return refuse(v1::RefusalReason::WrongNode, message);
-    }
     if !shared.links.allows(node, shared.node) {
         return refuse(v1::RefusalReason::Unspecified, "the link is cut".to_owned());
     }
@@ -95,28 +92,23 @@ fn greet(shared: &Shared, hello: &v1::PeerHello) -> Result<Caller, v1::PeerRefus
         Ok(ids) => ids,
         Err(error) => return refuse(v1::RefusalReason::Protocol, error.message().to_owned()),
     };
-    let Some(own) = shared.cluster.get() else {
-        if hello.protocol != PROTOCOL {
-            return refuse(v1::RefusalReason::Protocol, format!("this node speaks version {PROTOCOL}"));
+    let own = shared.cluster.get();
+    let standing = match own {
+        None => Standing::Unfounded(shared.node),
+        Some(own) => {
+            let identity = Identity { cluster: own.id, node: shared.node, incarnation: shared.incarnation() };
+            Standing::Founded { own: identity, record: &own.record }
         }
-        if node == shared.node || !shared.members.contains_key(&node) {
-            let message = format!("node {} was started without node {node} as a member", shared.node);
-            return refuse(v1::RefusalReason::NotAMember, message);
-        }
-        return Ok(Caller { node, is_member: false });
     };
-    let identity = Identity { cluster: own.id, node: shared.node, incarnation: shared.incarnation() };
-    let hello = Hello { protocol: hello.protocol, cluster, node, incarnation };
-    match judge(&own.record, &identity, &hello) {
-        Ok(()) => Ok(Caller { node, is_member: true }),
-        // It hears by a founding message what it has to do.
-        Err(Refusal::Unfounded) => Ok(Caller { node, is_member: false }),
+    let greeting = Hello { protocol: hello.protocol, cluster, node, incarnation };
+    match identity::greet(standing, NodeId(hello.to), &greeting) {
+        Ok(admission) => Ok(Caller { node, admission, judged_founded: own.is_some() }),
         Err(refusal) => {
             let reason = match refusal {
                 Refusal::Protocol { .. } | Refusal::Unfounded => v1::RefusalReason::Protocol,
                 Refusal::OtherCluster { .. } => v1::RefusalReason::WrongCluster,
                 Refusal::NotAMember { .. } => v1::RefusalReason::NotAMember,
-                Refusal::SameNode { .. } => v1::RefusalReason::WrongNode,
+                Refusal::SameNode { .. } | Refusal::OtherNode { .. } => v1::RefusalReason::WrongNode,
                 Refusal::Wiped { .. } => v1::RefusalReason::Wiped,
             };
             refuse(reason, refusal.to_string())
@@ -139,13 +131,12 @@ async fn read(
     mut inbound: Streaming<v1::Envelope>,
     _answers: mpsc::Sender<Result<v1::Envelope, Status>>,
 ) {
-    let founded = shared.cluster.get().is_some();
     let take = async {
         while let Ok(Some(envelope)) = inbound.message().await {
             let Some(Content::Batch(batch)) = envelope.content else { break };
             for message in batch.messages {
                 match message_from_wire(message) {
-                    Ok(FromPeer::Node(_)) if !caller.is_member => {}
+                    Ok(FromPeer::Node(_)) if caller.admission != Admission::Member => {}
                     Ok(message) => shared.inbox.push_peer(caller.node, message).await,
                     Err(error) => {
                         let reason = "it is none that this version knows";
@@ -158,8 +149,8 @@ async fn read(
     tokio::select! {
         () = take => {}
         () = shared.links.until(caller.node, shared.node, false) => {}
-        // What was judged without a cluster is judged again.
-        () = shared.founded.cancelled(), if !founded => {}
+        // What was judged without a cluster is judged again, even if it was founded before this task began.
+        () = shared.founded.cancelled(), if !caller.judged_founded => {}
         () = shared.closing.cancelled() => {}
     }
 }

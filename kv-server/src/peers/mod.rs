@@ -15,6 +15,7 @@ use std::{
 
 use kv_core::{
     founding::FoundingMessage,
+    identity::{self, RefusalKind},
     io::Input,
     message::{Lane, PeerMessage},
     types::NodeId,
@@ -84,43 +85,31 @@ impl Peers {
     }
 }
 
-/// Who has refused this node as a member of another cluster. One peer may be the stranger itself; a majority is not.
+/// Who has refused this node; what follows from it the core says.
 #[derive(Default)]
 struct Refusals {
-    wrong_cluster: Mutex<std::collections::BTreeSet<NodeId>>,
+    told: Mutex<identity::Refusals>,
 }
 
 impl Refusals {
     /// A peer has refused the handshake.
     fn refused(&self, shared: &Shared, by: NodeId, refusal: &v1::PeerRefusal) {
-        match refusal.reason() {
-            v1::RefusalReason::Wiped | v1::RefusalReason::NotAMember => {
-                shared.stop.fail(Trouble::DataDirectory, format!("node {by} refuses this node: {}", refusal.message));
-            }
-            v1::RefusalReason::WrongCluster => {
-                let mut by_all = self.wrong_cluster.lock().unwrap_or_else(PoisonError::into_inner);
-                by_all.insert(by);
-                if 2 * by_all.len() > shared.members.len() {
-                    let message = format!(
-                        "the data directory belongs to another cluster: most of the configured members say so ({}); give \
-                         this node its own directory, or correct the addresses of the cluster",
-                        refusal.message
-                    );
-                    shared.stop.fail(Trouble::DataDirectory, message);
-                } else {
-                    shared.contacts.to(by, Contact::Refused(refusal.message.clone()));
-                }
-            }
-            v1::RefusalReason::WrongNode | v1::RefusalReason::Protocol => {
-                shared.contacts.to(by, Contact::Refused(refusal.message.clone()));
-            }
+        let kind = match refusal.reason() {
+            v1::RefusalReason::Wiped | v1::RefusalReason::NotAMember => RefusalKind::Banned,
+            v1::RefusalReason::WrongCluster => RefusalKind::OtherCluster,
+            v1::RefusalReason::WrongNode | v1::RefusalReason::Protocol => RefusalKind::Passing,
             // Nothing that this version knows to be wrong: it is as good as not reached.
-            v1::RefusalReason::Unspecified => {}
+            v1::RefusalReason::Unspecified => return,
+        };
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        match told.refused(by, kind, &refusal.message, shared.members.len()) {
+            Some(sentence) => shared.stop.fail(Trouble::DataDirectory, sentence),
+            None => shared.contacts.to(by, Contact::Refused(refusal.message.clone())),
         }
     }
 
     /// A peer has accepted the handshake.
     fn accepted(&self, by: NodeId) {
-        self.wrong_cluster.lock().unwrap_or_else(PoisonError::into_inner).remove(&by);
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).accepted(by);
     }
 }

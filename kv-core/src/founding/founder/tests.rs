@@ -343,6 +343,30 @@ fn settings_that_are_not_those_of_the_directory_are_refused() {
     assert!(Founder::new(moved).is_ok(), "addresses may change");
 }
 
+/// A node that was first started with settings in which it was not the lowest, and then as the lowest.
+fn begun_as_another(lowest: Option<Incarnation>) -> Result<(Founder, Vec<FounderOutput>), Error> {
+    let file = IdentityFile { node: NodeId(1), incarnation: Incarnation(7), lowest, record: None };
+    Founder::new(start(NodeId(1), 3, Some(file), 1))
+}
+
+#[test]
+fn a_node_that_becomes_the_lowest_binds_the_others_to_itself() {
+    let mut world = World::new(3, 0);
+    let (founder, outputs) = begun_as_another(None).unwrap();
+    world.machines.get_mut(&NodeId(1)).unwrap().founder = Some(founder);
+    world.take(NodeId(1), outputs);
+    (2..=3).for_each(|id| world.start(NodeId(id)));
+    world.calm();
+    assert_eq!((world.founded(), world.records().len()), (3, 1), "a record without binding would be adopted by nobody");
+}
+
+#[test]
+fn a_node_that_another_counts_on_founds_no_cluster_of_its_own() {
+    let error = begun_as_another(Some(Incarnation(5))).unwrap_err();
+    assert!(error.message().contains("another member than node 1 had the lowest id"), "{error}");
+    assert!(begun_as_another(Some(Incarnation(7))).is_ok());
+}
+
 #[test]
 fn crashes_and_a_bad_network_only_delay_the_founding() {
     for seed in 0..600 {
