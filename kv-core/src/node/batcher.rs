@@ -55,6 +55,11 @@ impl Batcher {
         self.last_bytes = 0;
     }
 
+    /// Whether nothing is written, and nothing waits to be.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.in_flight.is_none() && self.waiting.is_empty()
+    }
+
     /// The next block to write, if none is being written.
     pub(crate) fn emit(&mut self) -> Option<LogBatch> {
         if self.in_flight.is_some() {

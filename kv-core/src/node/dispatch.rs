@@ -12,6 +12,9 @@ use crate::{
     types::{NodeId, ReplicaId, ShardId, Time},
 };
 
+/// An empty block is written so many ticks after the last one, while the log is past its bound.
+const LOG_FULL_TICKS: u64 = 20;
+
 impl<S: StateStore> Node<S> {
     pub(super) fn take(&mut self, now: Time, input: Input, outputs: &mut Vec<Output>) {
         match input {
@@ -51,6 +54,17 @@ impl<S: StateStore> Node<S> {
         }
         self.tick_streams(now, outputs);
         self.tick_map(outputs);
+        self.tick_full_log();
+    }
+
+    /// A log past its bound must be written to in order to shrink: a segment goes when a later block has said so, and which shards
+    /// pin the oldest is reported with a block. While writes are refused there may be nothing else to write.
+    fn tick_full_log(&mut self) {
+        self.log_full_ticks += u64::from(self.log_full);
+        if self.log_full_ticks >= LOG_FULL_TICKS && self.batcher.is_idle() {
+            self.log_full_ticks = 0;
+            self.batcher.push(Vec::new());
+        }
     }
 
     fn peer(&mut self, from: NodeId, message: PeerMessage, now: Time, outputs: &mut Vec<Output>) {
@@ -134,6 +148,7 @@ impl<S: StateStore> Node<S> {
     fn synced(&mut self, report: &LogReport, now: Time, outputs: &mut Vec<Output>) {
         self.batcher.synced(report.number);
         self.log_full = report.bytes > self.settings.log_bytes_max;
+        self.log_full_ticks = 0;
         let number = report.number;
         let shards: Vec<ShardId> = self.replicas.keys().copied().collect();
         for shard in shards {

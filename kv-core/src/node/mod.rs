@@ -60,6 +60,8 @@ pub struct Node<S> {
     keeper: MapKeeper,
     disk_full: bool,
     log_full: bool,
+    /// Ticks since the log last said how large it is, while it is past its bound.
+    log_full_ticks: u64,
     log_stalled: bool,
     stopping: bool,
     /// The time of the last turn.

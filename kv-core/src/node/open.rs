@@ -122,6 +122,7 @@ impl<S: StateStore> Node<S> {
             keeper: MapKeeper::new(map),
             disk_full: false,
             log_full: false,
+            log_full_ticks: 0,
             log_stalled: false,
             stopping: false,
             last_turn: now,
