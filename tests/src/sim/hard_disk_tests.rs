@@ -11,7 +11,7 @@ use kv_core::{
 
 use super::{
     plan::{Options, Plan},
-    rot::{Damage, judge_damage},
+    rot::{Damage, ends_in_the_hole, judge_damage},
     trace::Trace,
     world::World,
 };
@@ -127,6 +127,23 @@ fn only_damage_of_all_that_stands_behind_makes_a_block_look_torn() {
     let rotten = disk.fork();
     rotten.flip_bit(&path, (used - 1) * 512 * 8 + 3);
     assert_eq!(judge_damage(&disk, &rotten, &settings), Damage::Harmless);
+}
+
+#[test]
+fn damage_that_leaves_the_stamps_excuses_no_end_of_the_log() {
+    let (disk, settings, _) = log();
+    let path =
+        disk.paths().into_iter().rfind(|path| path.starts_with("log/") && disk.content(path).unwrap()[0] != 0).unwrap();
+    let used = disk.content(&path).unwrap().chunks(512).take_while(|sector| sector[..12] != [0; 12]).count() as u64;
+    let flipped = |byte: u64| {
+        let after = disk.fork();
+        after.flip_bit(&path, ((used - 1) * 512 + byte) * 8);
+        (ends_in_the_hole(&disk, &after).len(), judge_damage(&disk, &after, &settings))
+    };
+    assert_eq!(flipped(15), (1, Damage::Harmless), "a stamp: the log might end there, and does not");
+    for byte in [16, 47, 48, 511] {
+        assert_eq!(flipped(byte), (0, Damage::Refused), "byte {byte}: to end the log there would be wrong");
+    }
 }
 
 #[test]

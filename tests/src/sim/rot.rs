@@ -3,9 +3,10 @@
 //! Logs are damaged while their node is down, since they are read at a start only: any number of flipped bits, of sectors that
 //! are zeros, hold what belongs elsewhere or what was there before, segments cut short or lost. What comes of it is judged at
 //! once, on copies: the log is refused, or it says all that it said before. One thing else is allowed, and exactly that: the
-//! hole of the log's rule. If every sector behind some block was damaged, and one of that block too, the log ends there as if
-//! that block were torn, and the node has forgotten what it had acknowledged. Such a node is taken out of the run, as its
-//! operator would have to if he knew: nothing that it says could be relied on.
+//! hole of the log's rule. If every sector behind some block has lost its stamp, and one of that block too, the log ends there
+//! as if that block were torn, and the node has forgotten what it had acknowledged. Such a node is taken out of the run, as its
+//! operator would have to if he knew: nothing that it says could be relied on. Damage that leaves the stamps is no such hole,
+//! not even in the very last block: a log that ends there has cut what it could have known to be synced.
 //!
 //! Files of checkpoints are damaged in running nodes too; so is the tree, except that a running node's tree is not silently
 //! altered: nothing but a scan would find that, and what is read from it would be answered.
@@ -25,6 +26,8 @@ use kv_core::{
 use super::{faults::Kind, world::World};
 use crate::disk::{SECTOR_BYTES, SimDisk};
 
+/// Bytes of a sector's stamp, its check included.
+const STAMP_BYTES: usize = 16;
 /// About how many bytes of a block's first sector are its stamp and header.
 const BLOCK_HEADER_BYTES: usize = 48;
 
@@ -192,7 +195,7 @@ pub enum Damage {
     Harmless,
     /// The log is refused.
     Refused,
-    /// The log looks torn where all that stood behind was damaged too.
+    /// The log looks torn where all that stood behind has lost its stamps.
     InTheHole,
     /// Anything else.
     Wrong(String),
@@ -217,23 +220,29 @@ pub fn judge_damage(before: &SimDisk, after: &SimDisk, settings: &LogSettings) -
     Damage::Wrong(format!("the log says {} instead of {}", in_short(&says), in_short(&said)))
 }
 
-/// The disk as it was, cut in each way that the hole of the log's rule allows: at a block of which a sector was damaged, all
-/// sectors behind it being damaged as well.
-fn ends_in_the_hole(before: &SimDisk, after: &SimDisk) -> Vec<SimDisk> {
+/// The disk as it was, cut in each way that the hole of the log's rule allows: at a block of which a sector has lost its stamp,
+/// all sectors behind it having lost theirs as well.
+pub(super) fn ends_in_the_hole(before: &SimDisk, after: &SimDisk) -> Vec<SimDisk> {
     let mut sectors = written(before);
     // A recycled segment shows older blocks behind its own; those are no part of the log.
     sectors.retain(|(path, _, stamp)| path.ends_with(&format!("{:016x}", stamp.0)));
     let blocks: BTreeSet<Stamp> = sectors.iter().map(|(_, _, stamp)| *stamp).collect();
-    let is_damaged = |(path, sector, _): &Written| sector_of(before, path, *sector) != sector_of(after, path, *sector);
+    let stamp_of = |disk, (path, sector, _): &Written| {
+        sector_of(disk, path, *sector).map(|mut bytes| {
+            bytes.truncate(STAMP_BYTES);
+            bytes
+        })
+    };
+    let is_lost = |sector: &Written| stamp_of(before, sector) != stamp_of(after, sector);
     let (mut ends, cut) = (Vec::new(), before.fork());
     for block in blocks.into_iter().rev() {
         let of_block: Vec<&Written> = sectors.iter().filter(|(_, _, stamp)| *stamp == block).collect();
-        let damaged = of_block.iter().filter(|sector| is_damaged(sector)).count();
+        let lost = of_block.iter().filter(|sector| is_lost(sector)).count();
         of_block.iter().for_each(|(path, sector, _)| cut.zero_sector(path, *sector as u64));
-        if damaged > 0 {
+        if lost > 0 {
             ends.push(cut.fork());
         }
-        if damaged < of_block.len() {
+        if lost < of_block.len() {
             break;
         }
     }
