@@ -18,6 +18,9 @@ macro_rules! mutant {
     };
 }
 
+#[macro_use]
+pub mod points;
+
 pub mod codec;
 pub mod command;
 pub mod configuration;

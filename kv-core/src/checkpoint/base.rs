@@ -78,6 +78,7 @@ impl BaseTask {
                     let base = ChainFile::new(description, Kind::Base, &self.footer);
                     let known =
                         cx.replicas.get_mut(&self.replica).expect("the merge of a replica loaded anew is abandoned");
+                    point!(BaseMerged);
                     known.files.splice(..self.merged.len(), [base]);
                     self.phase = Phase::Remove;
                 }

@@ -88,6 +88,7 @@ impl LoadTask {
         match self.work(cx, step) {
             // Another checkpoint may be whole, or this one's tree be made anew: only a failing disk is the end.
             Err(Failure::Files(Damaged(reason))) if !matches!(self.phase, Phase::Next) => {
+                point!(OlderCheckpointTried if !self.candidates.is_empty());
                 self.reasons.push(reason);
                 self.phase = Phase::Next;
                 Ok(Progress::More)
@@ -152,6 +153,7 @@ impl LoadTask {
                 names.contains(&staging_name(install.staging)) && staging.is_none_or(|staging| staging.is_verified);
             if is_whole && !is_installed {
                 let next = set_directory(replica, self.set + 1);
+                point!(InstallFinishedByLoad);
                 cx.files.rename(&staging_directory(replica, install.staging), &next)?;
                 cx.files.sync_directory(&directory(replica))?;
                 cx.stagings.remove(&(replica, install.staging));
@@ -182,7 +184,10 @@ impl LoadTask {
                     self.phase = Phase::Prove(merge);
                     return Ok(());
                 }
-                Err(Damaged(reason)) => self.reasons.push(reason),
+                Err(Damaged(reason)) => {
+                    point!(OlderCheckpointTried if !self.candidates.is_empty());
+                    self.reasons.push(reason);
+                }
             }
         }
         let Wanted { at_least, install, .. } = &self.wanted;
@@ -218,7 +223,10 @@ impl LoadTask {
         let stands_at = mark.and_then(|mark| self.chain.files.iter().position(|file| file.index == mark));
         self.phase = match stands_at {
             Some(at) => Phase::Insert { next: at + 1, reader: None },
-            None => Phase::Rebuild(None),
+            None => {
+                point!(TreeRebuilt);
+                Phase::Rebuild(None)
+            }
         };
         Ok(())
     }
@@ -280,6 +288,7 @@ impl LoadTask {
         slice.report(step);
         if is_end {
             if scan.digest(&self.chain.footer.header) != self.chain.footer.digest {
+                point!(TreeLied);
                 return Err(StoreError("it does not hold what the checkpoint does".to_owned()).into());
             }
             let scan = std::mem::replace(scan, Scan::new());

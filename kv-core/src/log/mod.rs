@@ -132,7 +132,9 @@ impl<D: LogDisk> Log<D> {
     /// `Corrupt` or `Format`, nothing having been changed: the node must not start. `Disk`: the process must stop.
     pub fn open(mut disk: D, settings: LogSettings) -> Result<(Self, Recovered), LogError> {
         check(&settings)?;
-        let (recovery, recovered) = recover::read(&mut disk, settings.segment_bytes)?;
+        let read = recover::read(&mut disk, settings.segment_bytes);
+        point!(DamagedLogRefused if matches!(read, Err(LogError::Corrupt { .. })));
+        let (recovery, recovered) = read?;
         recover::mend(&mut disk, &recovery, settings.segment_bytes)?;
         let place = Place {
             segment: recovery.current,
@@ -142,6 +144,7 @@ impl<D: LogDisk> Log<D> {
         };
         let mut log = Self::new(disk, settings, recovery.table, recovery.oldest, place, recovery.spares);
         if log.place.offset == 0 {
+            point!(SegmentOpenedAtStart);
             log.encode_table();
             log.write_table()?;
         }
@@ -255,6 +258,7 @@ impl<D: LogDisk> Log<D> {
                 self.disk.rename(self.oldest, next)?;
                 self.spares.push_back(next);
             } else {
+                point!(SegmentRemoved);
                 self.disk.remove(self.oldest)?;
             }
             self.oldest.0 += 1;

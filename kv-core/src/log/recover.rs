@@ -267,7 +267,13 @@ impl Recovery {
         }
         let later =
             |stamp: &Stamp| stamp.epoch > self.current || stamp.epoch == self.current && stamp.number > self.number;
-        match block::stamps(&segment[self.offset..]).find(|(_, stamp)| later(stamp)) {
+        let own = Stamp { epoch: self.current, number: self.number };
+        let mut is_torn = false;
+        let mut stamps = block::stamps(&segment[self.offset..]).inspect(|(_, stamp)| is_torn |= *stamp == own);
+        let follows = stamps.find(|(_, stamp)| later(stamp));
+        drop(stamps);
+        point!(TornBlockCut if is_torn && follows.is_none());
+        match follows {
             Some((distance, stamp)) => Err(self.corrupt(format!(
                 "block {} is damaged or missing, and block {} stands behind it at offset {}",
                 self.number,
@@ -301,6 +307,7 @@ impl Recovery {
         if bytes == buffer.len() as u64 && next == number.0 {
             self.spares.push_back(number);
         } else {
+            point!(SegmentHalfMade);
             self.rubbish.push(number);
         }
         Ok(())

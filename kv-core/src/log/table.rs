@@ -183,6 +183,7 @@ impl Row {
         }
         // What it overwrites is dead, in whatever segment it stands.
         while let Some((held, last)) = self.held.pop_back() {
+            point!(OverwroteAcrossSegments if last >= index && held < segment);
             if last < index {
                 self.held.push_back((held, last));
                 break;

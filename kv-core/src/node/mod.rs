@@ -117,6 +117,7 @@ impl<S: StateStore> Node<S> {
     pub fn turn(&mut self, now: Time, inputs: &mut Vec<Input>, outputs: &mut Vec<Output>) {
         self.changed.clear();
         if now < self.last_turn {
+            point!(ClockWentBack);
             self.clock_went_back(self.last_turn.micros_since(now));
         }
         self.last_turn = now;

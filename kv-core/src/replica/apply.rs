@@ -30,6 +30,7 @@ impl Replica {
     /// Applies what was handed out, then answers whoever waited for it.
     pub(crate) fn serve<S: StateStore>(&mut self, cx: &mut Context<'_, S>) {
         // At its bound a replica stops applying until a checkpoint has taken a table over; its log goes on.
+        point!(TablesFull if cx.tables_bytes >= cx.settings.tables_bytes_max);
         if cx.tables_bytes < cx.settings.tables_bytes_max {
             match self.apply_handed_out(cx) {
                 Ok(()) => {}
@@ -148,6 +149,7 @@ impl Replica {
                     Some(age) => failed = self.answer_read(read, Some(age), cx),
                     // The round took too long for it.
                     None => {
+                        point!(ReadTookTooLongToProve);
                         self.reads.waiting.push(proven.waiter);
                         continue;
                     }
@@ -208,7 +210,10 @@ impl Replica {
             let result = match state.durability(wait.token) {
                 TokenState::Undecided => return true,
                 TokenState::Durable => Ok(Answer::Durable),
-                TokenState::Lost => Ok(Answer::Lost),
+                TokenState::Lost => {
+                    point!(TokenLost);
+                    Ok(Answer::Lost)
+                }
                 TokenState::Forgotten => Ok(Answer::Forgotten),
             };
             cx.reply(wait.request, result);

@@ -136,6 +136,7 @@ impl Replica {
     /// The state is loaded and proven.
     pub(crate) fn loaded<S: StateStore>(&mut self, loaded: LoadedState, cx: &mut Context<'_, S>) {
         self.checkpointing.loads = self.checkpointing.loads.saturating_sub(1);
+        point!(LoadOvertaken if self.checkpointing.loads > 0);
         if self.checkpointing.loads > 0 || self.is_quarantined() {
             return;
         }
@@ -169,6 +170,7 @@ impl Replica {
         if self.checkpointing.loads > 0 || self.is_quarantined() {
             return;
         }
+        point!(StateLost);
         self.phase = Phase::Stateless;
         self.checkpointing.ask_ticks = 0;
         cx.notice(Notice::StateLost { shard: self.shard, reason });
@@ -178,6 +180,7 @@ impl Replica {
     pub(crate) fn checkpoint_durable<S: StateStore>(&mut self, footer: &Footer, cx: &mut Context<'_, S>) {
         // Without a state this is of one that was given up; what is loaded will tell what there is.
         if self.state().is_none() || footer.header.index < self.raft.store().boundary().index {
+            point!(CheckpointOfALostState);
             return;
         }
         self.note_checkpoint(footer);
@@ -210,6 +213,7 @@ impl Replica {
     pub(crate) fn checkpoint_has_no_room(&mut self, table: FrozenTable, header: StateHeader) {
         // Without a state this is of one that was given up.
         if self.checkpointing.writing && self.state().is_some() {
+            point!(CheckpointHadNoRoom);
             self.checkpointing.waiting = Some((table, header, NO_ROOM_TICKS));
         }
     }
@@ -243,6 +247,7 @@ impl Replica {
             || self.checkpointing.log_bytes >= settings.kept_bytes_max / 2
             || self.checkpointing.ticks >= settings.checkpoint_ticks;
         if !due || !state.is_changed() || state.has_frozen() || self.checkpointing.writing {
+            point!(CheckpointWaited if due && state.is_changed());
             return;
         }
         let (table, header) = state.freeze();
@@ -268,6 +273,7 @@ impl Replica {
     /// The node holds too much log: not even that is kept which a replica being sent a snapshot needs next. It will need
     /// another snapshot.
     pub(crate) fn relieve<S: StateStore>(&mut self, cx: &mut Context<'_, S>) {
+        point!(LogRelieved if !self.floors.is_empty());
         self.floors.clear();
         self.unpin(cx);
     }
@@ -285,6 +291,7 @@ impl Replica {
             self.raft.store().index_with_bytes_above(kept, checkpoint)
         };
         let floor = self.floors.values().map(|floor| floor.index).min();
+        point!(LogKeptForASnapshot if floor.is_some_and(|floor| floor < target));
         let target = floor.map_or(target, |floor| target.min(floor));
         let current = &self.configuration;
         let header = match &self.phase {
@@ -293,6 +300,7 @@ impl Replica {
         };
         let configuration = header.and_then(|header| configuration_at(header, target)).unwrap_or(current).clone();
         if let Some(boundary) = self.raft.mut_store().compact(target, || configuration) {
+            point!(LogPinned if self.checkpointing.pinned);
             self.checkpointing.pinned = false;
             if let Phase::Live(state) = &mut self.phase {
                 state.forget_configurations_before(boundary.index);

@@ -71,6 +71,7 @@ impl Replica {
                 let wait = super::DurableWait { request: request.id, token, deadline: request.deadline };
                 self.durable_waits.push(wait);
                 self.answer_durable_waits(cx);
+                point!(TokenWaited if self.durable_waits.last().is_some_and(|wait| wait.request == request.id));
             }
             Operation::TransferLeader { to } => self.hand_to(request.id, to, cx),
         }

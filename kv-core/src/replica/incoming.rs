@@ -83,6 +83,7 @@ impl Replica {
             return;
         }
         if let Err(reason) = self.check_offer(from, &manifest, message.as_ref()) {
+            point!(OfferRefused);
             cx.notice(Notice::Refused { from, shard: Some(self.shard), reason });
             return self.end_stream(from, stream, false, cx);
         }
@@ -90,6 +91,7 @@ impl Replica {
             && self.raft.raft.raft_log.match_term(manifest.index.0, manifest.term.0)
             && manifest.index <= self.commit()
         {
+            point!(OfferOfWhatIsHere);
             // All of it is here already. Raft takes nothing from it, and tells the leader where this replica stands.
             let _ = self.raft.step(message_to_raft(message));
             return self.end_stream(from, stream, true, cx);
@@ -97,6 +99,7 @@ impl Replica {
         let staging = manifest.staging();
         // What is being switched to must not be touched by a second stream of the same files.
         if self.is_installing() || self.checkpointing.is_switching_to(staging) {
+            point!(OfferWhileInstalling);
             return self.end_stream(from, stream, false, cx);
         }
         if let Some(old) = &mut self.incoming {
@@ -106,10 +109,12 @@ impl Replica {
             }
             if old.staging == staging {
                 // The same files again, from the same sender or another: go on where we are.
+                point!(StreamGoesOn);
                 (old.from, old.stream, old.message) = (from, stream, message);
                 old.quiet_ticks = 0;
                 return self.want(cx);
             }
+            point!(StreamReplaced);
             self.drop_incoming(false, cx);
         }
         cx.outputs.push(Output::Checkpoint(CheckpointJob::Stage { replica: self.id, manifest: manifest.clone() }));
@@ -181,6 +186,7 @@ impl Replica {
         let staging = incoming.staging;
         let Step::Fetching { lacking, offset: expected, writing } = &mut incoming.step else { return };
         if *writing || lacking.front() != Some(&file) || *expected != offset {
+            point!(PieceOutOfTurn);
             return;
         }
         if bytes.is_empty() {
@@ -263,6 +269,7 @@ impl Replica {
     pub(crate) fn settle_incoming<S: StateStore>(&mut self, cx: &mut Context<'_, S>) {
         if self.incoming.as_ref().is_some_and(|incoming| matches!(incoming.step, Step::Stepped)) {
             // Raft had no need of it: the log went on meanwhile. That is a success for the sender.
+            point!(SnapshotOvertaken);
             self.drop_incoming(true, cx);
         }
     }
@@ -298,6 +305,7 @@ impl Replica {
         }
         let install =
             Install { index, term, configuration, staging: incoming.staging, digest: incoming.manifest.digest };
+        point!(StateTaken);
         self.end_stream(incoming.from, incoming.stream, true, cx);
         self.incoming = None;
         self.begin_install(install);
@@ -318,14 +326,17 @@ impl Replica {
         };
         incoming.ticks += 1;
         if incoming.ticks > cx.settings.stream_ticks_max && !matches!(incoming.step, Step::Stepped | Step::Installing) {
+            point!(StreamTooLong);
             return self.drop_incoming(false, cx);
         }
         match incoming.step {
             Step::Fetching { .. } => {
                 incoming.quiet_ticks += 1;
                 if incoming.quiet_ticks > QUIET_TICKS_MAX {
+                    point!(StreamStalled);
                     self.drop_incoming(false, cx);
                 } else if incoming.quiet_ticks.is_multiple_of(ASK_AGAIN_TICKS) {
+                    point!(PieceAskedAgain);
                     self.want(cx);
                 }
             }

@@ -10,7 +10,7 @@ use crate::{
     disk::StateStore,
     error::{Error, ErrorKind},
     io::{Answer, Consistency, Notice},
-    message::RaftMessage,
+    message::{RaftMessage, RaftMessageKind},
     shard_map::ShardRow,
     types::{NodeId, ReplicaId, RequestId, Term, Time},
 };
@@ -34,6 +34,8 @@ pub(super) struct Leadership {
     /// Ticks since the last hand-over to it; saturating.
     since_hand_over_ticks: u64,
     handed_over: bool,
+    /// A hand-over is under way.
+    handing: bool,
 }
 
 impl Replica {
@@ -98,10 +100,12 @@ impl Replica {
             }
             Verdict::Quarantine(reason) => return self.quarantine(reason, cx),
         }
+        note_refusal(message);
         let mut message = message_to_raft(message);
         // At its bound a follower takes no more entries. What it answers tells the leader where it stands, and the commit
         // index still moves, so that it can apply, or take over a state.
         if self.log_is_full(cx) {
+            point!(AppendWithoutEntries if !message.entries.is_empty());
             message.take_entries();
         }
         self.note_heard(message.from);
@@ -117,6 +121,9 @@ impl Replica {
             return false;
         }
         if (before.0, before.1) != (now.0, now.1) {
+            point!(LeaderHeardNoMajority if before.0 && !now.0 && before.1 == now.1);
+            point!(HandOverDone if self.leadership.handing && !now.0);
+            self.leadership.handing = false;
             self.reads.start_again();
             self.leadership.owner_fit_ticks = 0;
             self.leadership.leading_ticks = 0;
@@ -127,6 +134,7 @@ impl Replica {
         if now.0 {
             // It has nobody to ask any more: it proves itself.
             let waiting = std::mem::take(&mut self.reads.follower.waiting);
+            point!(ReadMovedToTheLeader if !waiting.is_empty());
             self.reads.waiting.extend(waiting.into_iter().map(Waiter::Read));
         } else {
             self.refuse_what_needs_a_leader(cx);
@@ -143,7 +151,10 @@ impl Replica {
             match waiter {
                 Waiter::Read(read) if read.consistency == Consistency::Linearizable => requests.push(read.request),
                 // A read of bounded age goes on at a replica that does not lead.
-                Waiter::Read(read) => self.reads.follower.waiting.push(read),
+                Waiter::Read(read) => {
+                    point!(ReadMovedToAFollower);
+                    self.reads.follower.waiting.push(read);
+                }
                 Waiter::Probe { .. } => {}
             }
         }
@@ -174,16 +185,26 @@ impl Replica {
     /// Each tick at the leader: gives the leadership away if it must, or to the ring's owner if it may.
     fn seek_fit_leader<S: StateStore>(&mut self, cx: &Context<'_, S>) {
         self.leadership.since_hand_over_ticks = self.leadership.since_hand_over_ticks.saturating_add(1);
-        if self.raft.raft.lead_transferee.is_some() {
+        let handing = self.raft.raft.lead_transferee.is_some();
+        point!(HandOverGivenUp if self.leadership.handing && !handing);
+        self.leadership.handing = handing;
+        if handing {
             return;
         }
         self.leadership.leading_ticks += 1;
         if cx.leaving || cx.disk_full || cx.log_full || self.state().is_none() {
             // Whether another is any fitter is not known here. So nobody gives the leadership away as soon as it has it, and
             // each term's choice is another: it comes to rest at whoever is fit.
-            if (cx.leaving || self.leadership.leading_ticks >= 2 * cx.settings.election_ticks)
-                && let Some(other) = self.other_in_turn()
-            {
+            if cx.leaving || self.leadership.leading_ticks >= 2 * cx.settings.election_ticks {
+                let Some(other) = self.other_in_turn() else {
+                    point!(HandOverToNobody);
+                    return;
+                };
+                point!(HandOverLeaving if cx.leaving);
+                point!(HandOverDiskFull if cx.disk_full);
+                point!(HandOverLogFull if cx.log_full);
+                point!(HandOverUnproven if self.state().is_none());
+                self.leadership.handing = true;
                 self.raft.transfer_leader(other.0);
             }
             return;
@@ -203,7 +224,8 @@ impl Replica {
         let rested =
             !self.leadership.handed_over || self.leadership.since_hand_over_ticks >= cx.settings.hand_over_pause_ticks;
         if self.leadership.owner_fit_ticks >= cx.settings.hand_over_ticks && rested {
-            self.leadership.handed_over = true;
+            point!(HandOverToOwner);
+            (self.leadership.handed_over, self.leadership.handing) = (true, true);
             self.leadership.since_hand_over_ticks = 0;
             self.leadership.owner_fit_ticks = 0;
             self.raft.transfer_leader(owner.0);
@@ -249,13 +271,17 @@ impl Replica {
         let now = cx.now;
         let mut timed_out: Vec<(RequestId, bool)> = Vec::new();
         self.proposals.retain_queued(|queued| match queued.waiting.unanswered() {
-            Some(request) => keep(queued.waiting.deadline, now, request, false, &mut timed_out),
+            Some(request) => {
+                point!(WriteExpiredInItsQueue if queued.waiting.deadline <= now);
+                keep(queued.waiting.deadline, now, request, false, &mut timed_out)
+            }
             // The node's own; it is queued again if it is lost.
             None => true,
         });
         for proposed in self.proposals.proposed.values_mut() {
             for waiting in &mut proposed.waiting {
                 if !waiting.answered && waiting.deadline <= now {
+                    point!(WriteExpiredUndecided);
                     waiting.answered = true;
                     timed_out.push((waiting.request, true));
                 }
@@ -273,6 +299,12 @@ impl Replica {
             cx.reply(request, Err(error));
         }
     }
+}
+
+/// Votes that were hoped for in vain.
+fn note_refusal(message: &RaftMessage) {
+    point!(PreVoteRefused if message.reject && message.kind == RaftMessageKind::RequestPreVoteResponse);
+    point!(VoteRefused if message.reject && message.kind == RaftMessageKind::RequestVoteResponse);
 }
 
 fn keep(deadline: Time, now: Time, request: RequestId, unknown: bool, timed_out: &mut Vec<(RequestId, bool)>) -> bool {

@@ -140,6 +140,7 @@ impl Replica {
         // A block that held the newer term's hard state may have been lost behind the one that held its first entries; no
         // vote and no acknowledgement of that term was sent then.
         if last_term > hard_state.term {
+            point!(TermFromEntries);
             hard_state.term = last_term;
             hard_state.vote = ReplicaId(0);
         }

@@ -208,13 +208,17 @@ impl Proposals {
     /// Whether a write with this stamp is certain to be neither refused nor answered from memory once all before it are
     /// applied.
     fn stamp_is_certain(&self, state: &ShardState, stamp: SessionStamp) -> bool {
-        let Some(session) = state.session(stamp.session) else { return false };
-        if session.has_applied(stamp.sequence) || stamp.sequence < session.floor() || stamp.sequence < stamp.floor {
+        let known = state.session(stamp.session).filter(|session| {
+            !session.has_applied(stamp.sequence) && stamp.sequence >= session.floor() && stamp.sequence >= stamp.floor
+        });
+        let Some(session) = known else {
+            point!(AsyncWaitedForItsSession);
             return false;
-        }
+        };
         let unapplied = self.open.get(&stamp.session);
         let (open, floor) = unapplied.map_or((0, Sequence(0)), |(open, floor)| (open.len(), *floor));
         let twice = unapplied.is_some_and(|(open, _)| open.contains_key(&stamp.sequence));
+        point!(AsyncWaitedForTwo if twice || stamp.sequence < floor);
         !twice && stamp.sequence >= floor && session.open() + open < sessions::SESSION_OPEN_MAX
     }
 }
@@ -222,7 +226,11 @@ impl Proposals {
 impl Replica {
     /// Proposes what was queued, unless a hand-over of the leadership is under way.
     pub(super) fn propose_queued<S: StateStore>(&mut self, cx: &mut Context<'_, S>) {
-        if self.proposals.queued.is_empty() || self.raft.raft.lead_transferee.is_some() {
+        if self.proposals.queued.is_empty() {
+            return;
+        }
+        if self.raft.raft.lead_transferee.is_some() {
+            point!(WriteWaitedForAHandOver);
             return;
         }
         let queued = self.proposals.take_queued();
@@ -287,14 +295,18 @@ impl Replica {
     fn may_acknowledge_early<S: StateStore>(&self, command: &Command, cx: &Context<'_, S>) -> bool {
         let (Some(state), Command::Write(write)) = (self.state(), command) else { return false };
         // All that is unapplied is this leader's own, hence in the books.
+        point!(AsyncWaitedForItsTerm if state.applied().1 != self.term());
         if state.applied().1 != self.term() || !state.owns(&write.key) {
             return false;
         }
         let (books, settings) = (&self.proposals, cx.settings);
-        let within = books.early_commands < settings.async_commands_max
-            && books.early_bytes + encoded_bytes_about(command) <= settings.async_bytes_max
-            && books.oldest_early().is_none_or(|oldest| cx.now.micros_since(oldest) <= settings.async_micros_max);
-        if !within {
+        let few = books.early_commands < settings.async_commands_max;
+        let small = books.early_bytes + encoded_bytes_about(command) <= settings.async_bytes_max;
+        let young = books.oldest_early().is_none_or(|oldest| cx.now.micros_since(oldest) <= settings.async_micros_max);
+        if !(few && small && young) {
+            point!(AsyncWaitedForCommands if !few);
+            point!(AsyncWaitedForBytes if !small);
+            point!(AsyncWaitedForAge if !young);
             return false;
         }
         let Some(stamp) = write.session else { return true };
@@ -310,6 +322,7 @@ impl Replica {
     pub(super) fn give_up_proposals<S: StateStore>(&mut self, cx: &mut Context<'_, S>) {
         for waiting in self.proposals.take_all() {
             if !waiting.answered {
+                point!(WritesUnknown);
                 let message = "the leader lost its leadership before the write was decided";
                 let error = if crate::mutant!("B29") {
                     Error::not_applied(ErrorKind::NotOwner, message)

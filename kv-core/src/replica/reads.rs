@@ -131,8 +131,11 @@ impl Reads {
     /// A round has ended: its reads may be answered once this index is applied.
     pub(super) fn proven(&mut self, context: &[u8], index: LogIndex, acknowledged: LogIndex) {
         if let Some(Round { began_at: as_of, waiters }) = self.rounds.remove(context) {
+            point!(ReadWaitedForAsync if acknowledged > index);
             let index = index.max(acknowledged);
             self.proven.extend(waiters.into_iter().map(|waiter| Proven { index, as_of, waiter }));
+        } else {
+            point!(RoundOfThePastProven);
         }
     }
 
@@ -141,8 +144,11 @@ impl Reads {
         let follower = &mut self.follower;
         if let Some(probe) = &follower.probe
             && let Some(index) = probe.index
-            && (index <= applied || crate::mutant!("B6"))
         {
+            if index > applied && !crate::mutant!("B6") {
+                point!(ProbeWaitedForApply);
+                return;
+            }
             follower.fresh_as_of = follower.fresh_as_of.max(Some(probe.asked_at));
             follower.probe = None;
         }
@@ -150,6 +156,8 @@ impl Reads {
 
     /// Role or term changed: rounds and indexes of before prove nothing any more.
     pub(super) fn start_again(&mut self) {
+        point!(ReadAskedAgain if !self.rounds.is_empty());
+        point!(ReadProvenAskedAgain if !self.proven.is_empty());
         for round in std::mem::take(&mut self.rounds).into_values() {
             self.waiting.extend(round.waiters);
         }
@@ -176,6 +184,8 @@ impl Replica {
             return;
         }
         if !self.can_ask_round() {
+            point!(ReadWaitedForARound if self.reads.rounds.len() >= ROUNDS_MAX);
+            point!(ReadHeldUntilCommit if !self.raft.raft.commit_to_current_term());
             return;
         }
         let mut context = cx.unique.next_bytes();
@@ -206,6 +216,7 @@ impl Replica {
             if probe.index.is_some() || probe.ticks < election_ticks {
                 return;
             }
+            point!(ProbeAskedAgain);
             self.reads.follower.probe = None;
         }
         if self.reads.follower.waiting.is_empty() || self.leads() {
@@ -220,6 +231,7 @@ impl Replica {
     /// Another replica asks for a current index.
     pub(crate) fn probed<S: StateStore>(&mut self, from: NodeId, probe: u64, cx: &mut Context<'_, S>) {
         if !self.leads() || self.reads.len() >= cx.settings.waiting_requests_max {
+            point!(ProbeRefused);
             cx.send(from, PeerMessage::ReadProbeAnswer { shard: self.shard, probe, index: None });
             return;
         }
@@ -228,13 +240,16 @@ impl Replica {
 
     /// The leader's answer to this replica's probe.
     pub(crate) fn probe_answered(&mut self, number: u64, index: Option<LogIndex>) {
-        let Some(probe) = &mut self.reads.follower.probe else { return };
-        if probe.number != number {
+        let Some(probe) = self.reads.follower.probe.as_mut().filter(|probe| probe.number == number) else {
+            point!(ProbeAnsweredLate);
             return;
-        }
+        };
         match index {
             Some(index) => probe.index = Some(index),
-            None => self.reads.follower.probe = None,
+            None => {
+                point!(ProbeInVain);
+                self.reads.follower.probe = None;
+            }
         }
     }
 }

@@ -122,6 +122,9 @@ impl Replica {
         let metadata = ready.snapshot().get_metadata();
         let (index, term) = (LogIndex(metadata.index), Term(metadata.term));
         let (staging, digest, configuration) = self.accept_staging(index);
+        let store = self.raft.store();
+        point!(InstallOverConflict if store.last() >= index);
+        point!(InstallOverUndecided if store.last() > store.commit());
         let boundary = Boundary { index, term, configuration: configuration.clone() };
         self.raft.mut_store().install(boundary);
         self.configuration = configuration.clone();

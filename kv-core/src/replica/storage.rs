@@ -68,6 +68,7 @@ impl LogStore {
             "raft appends without a gap, above what was given up"
         );
         let kept = usize::try_from(first.index - self.boundary.index.0 - 1).expect("kept entries are in memory");
+        point!(SuffixTruncated if self.entries.len() > kept);
         while self.entries.len() > kept {
             let removed = self.entries.pop_back().expect("there are more than kept");
             self.bytes -= ENTRY_BYTES + removed.data.len();
@@ -105,6 +106,11 @@ impl LogStore {
 
     pub(super) fn set_hard_state(&mut self, hard_state: HardState) {
         self.hard_state = hard_state;
+    }
+
+    /// The commit index of the hard state.
+    pub(super) fn commit(&self) -> LogIndex {
+        self.hard_state.commit
     }
 
     pub(super) fn set_checkpoint(&mut self, checkpoint: Boundary) {
@@ -228,6 +234,7 @@ impl raft::Storage for LogStore {
                 Ok(snapshot_to_raft(checkpoint))
             }
             _ => {
+                point!(SnapshotNotYet);
                 self.snapshot_wanted.set(true);
                 Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable))
             }

@@ -62,7 +62,10 @@ impl Replica {
                 }
                 Verdict::Refuse("a heartbeat's commit index is beyond what this replica has acknowledged")
             }
-            RaftMessageKind::TimeoutNow if self.is_installing() => Verdict::Drop,
+            RaftMessageKind::TimeoutNow if self.is_installing() => {
+                point!(TimeoutNowWhileInstalling);
+                Verdict::Drop
+            }
             RaftMessageKind::AppendResponse
                 if self.leads()
                     && message.term == self.term()

@@ -247,14 +247,18 @@ impl Sessions {
     /// What a write that comes in a session is answered without being run; `None` if it is to run.
     pub(super) fn answer(&mut self, stamp: SessionStamp, at: LastApplied) -> Option<CommandOutcome> {
         let Some(mut session) = self.take_out(stamp.session) else {
+            point!(SessionUnknown);
             return Some(CommandOutcome::SessionExpired);
         };
         session.last_applied = at;
         let remembered = session.outcomes.get(&stamp.sequence).cloned().filter(|_| !mutant!("B26"));
         session.raise_floor(stamp.floor);
         let answer = if let Some(remembered) = remembered {
+            point!(SessionReplayed);
+            point!(SessionReplayedConflict if matches!(remembered, Remembered::Conflict { .. }));
             Some(remembered.into())
         } else if stamp.sequence < session.floor {
+            point!(SessionFinished);
             Some(CommandOutcome::Finished)
         } else if session.open() >= SESSION_OPEN_MAX {
             Some(CommandOutcome::SessionFull)

@@ -41,6 +41,7 @@ pub mod overload;
 pub mod plan;
 pub mod queue;
 pub mod quiet;
+pub mod reach;
 pub mod record;
 pub mod report;
 pub mod rot;

@@ -78,6 +78,7 @@ impl World {
             simulated_micros: self.now,
             trace_hash: self.trace.hash(),
             failure: self.failure,
+            points: kv_core::points::take(),
             timeline: self.trace.take_timeline(),
             plan: self.plan,
         };

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use kv_core::message::{PeerMessage, RaftMessage};
+use kv_core::{
+    message::{PeerMessage, RaftMessage},
+    points,
+};
 
 use super::{plan::Plan, timeline::Entry};
 use crate::check::view::Violation;
@@ -67,6 +70,8 @@ pub struct Report {
     pub trace_hash: u64,
     /// The property that did not hold.
     pub failure: Option<Violation>,
+    /// How often each point of the core was reached.
+    pub points: points::Counts,
     /// What happened to the nodes, if a timeline was kept.
     pub timeline: Vec<Entry>,
 }

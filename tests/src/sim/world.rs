@@ -126,6 +126,8 @@ impl World {
     /// The world at time 0: all machines start.
     #[must_use]
     pub fn new(plan: Plan, trace: Trace) -> Self {
+        // What was counted before in this thread is of another run.
+        let _before = kv_core::points::take();
         let mut rng = plan.stream("machines");
         let machines: Vec<_> = (1..=plan.nodes)
             .map(|id| {

@@ -12,6 +12,7 @@ mod mutants;
 mod networks;
 mod out;
 mod overload;
+mod points;
 mod seeds;
 
 use std::{fs::File, io::BufWriter, path::PathBuf, process::ExitCode};
@@ -19,6 +20,7 @@ use std::{fs::File, io::BufWriter, path::PathBuf, process::ExitCode};
 use clap::Parser;
 use kv_tests::sim::{
     plan::{Options, Plan},
+    reach::Reach,
     report::Report,
     trace::Trace,
 };
@@ -107,6 +109,13 @@ struct Arguments {
     /// With `--networks`: how many.
     #[arg(long, default_value_t = usize::MAX)]
     count: usize,
+    /// Prints how often each named point of the core was reached: those never reached at the top.
+    #[arg(long)]
+    points: bool,
+    /// Fails if a point was never reached that these runs must come to: `day` asks for those that each simulated day comes to,
+    /// `runs` for all.
+    #[arg(long, value_name = "WHICH")]
+    points_required: Option<points::Which>,
     /// Ends after this many seconds of CPU time, with status 3 if nothing was found.
     #[arg(long)]
     cpu_secs: Option<f64>,
@@ -148,7 +157,8 @@ fn run_all(arguments: &Arguments) -> ExitCode {
     let runs = if campaign.is_some() || arguments.days.is_some() { u64::MAX } else { arguments.runs };
     let plans =
         |number| (number < runs).then(|| plan(arguments, first + number).expect("the settings were just tried"));
-    let mut told = Told { campaign, failed: 0, simulated_micros: 0, began: cpu_seconds() };
+    let reach = Reach::default();
+    let mut told = Told { campaign, failed: 0, simulated_micros: 0, reach, began: cpu_seconds() };
     let jobs = if arguments.trace.is_some() { 1 } else { arguments.jobs };
     let begin = || {
         if let Some(mutant) = &arguments.mutant {
@@ -156,7 +166,7 @@ fn run_all(arguments: &Arguments) -> ExitCode {
         }
     };
     seeds::run_each(jobs, plans, || trace(arguments), begin, |run| told.take(arguments, run));
-    told.end()
+    told.end(arguments)
 }
 
 fn refuse(reason: &str) -> ExitCode {
@@ -185,6 +195,7 @@ struct Told {
     campaign: Option<Campaign>,
     failed: u64,
     simulated_micros: u64,
+    reach: Reach,
     began: f64,
 }
 
@@ -192,6 +203,7 @@ impl Told {
     /// Tells of a run; false if it was the last.
     fn take(&mut self, arguments: &Arguments, run: Ended) -> bool {
         self.simulated_micros += run.report.simulated_micros;
+        self.reach.add(&run.report);
         if let Some(path) = &arguments.history
             && let Err(error) = std::fs::write(path, run.history.to_string())
         {
@@ -219,7 +231,7 @@ impl Told {
         goes_on && arguments.cpu_secs.is_none_or(|most| cpu_seconds() - self.began <= most)
     }
 
-    fn end(self) -> ExitCode {
+    fn end(self, arguments: &Arguments) -> ExitCode {
         let seconds = cpu_seconds() - self.began;
         if let Some(campaign) = &self.campaign {
             if let Err(reason) = campaign.write() {
@@ -233,7 +245,8 @@ impl Told {
             self.simulated_micros as f64 / 1e6,
             self.simulated_micros as f64 / 1e6 / seconds
         ));
-        if self.failed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+        let came_to_all = points::tell(&self.reach, arguments.points, arguments.points_required);
+        if self.failed > 0 || !came_to_all { ExitCode::FAILURE } else { ExitCode::SUCCESS }
     }
 }
 
