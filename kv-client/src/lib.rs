@@ -43,6 +43,7 @@ mod status;
 mod topology;
 mod types;
 
+pub mod load;
 pub mod testing;
 
 pub use builder::{CONNECT_TIMEOUT_DEFAULT, ClientBuilder, DEADLINE_DEFAULT, ENDPOINTS_MAX};
@@ -50,5 +51,7 @@ pub use client::Client;
 pub use error::{Error, ErrorKind, Outcome, Result};
 pub use kv_core::types::{ClusterId, KEY_BYTES_MAX, LogIndex, MapVersion, Term, VALUE_BYTES_MAX};
 pub use requests::{Call, Change, Delete, Deleting, GET_MANY_AT_ONCE, Get, GetMany, Put, Putting, WaitDurable};
-pub use status::{ClusterStatus, Followed, NodeReport, NodeStatus, ReplicaReport, ReplicaStatus, Role, ShardStatus};
+pub use status::{
+    ClusterStatus, Followed, NodeReport, NodeStatus, ProcessUsage, ReplicaReport, ReplicaStatus, Role, ShardStatus,
+};
 pub use types::{Consistency, Durability, Entry, Fate, NodeId, Previous, Read, Receipt, Revision, ShardId, Token};

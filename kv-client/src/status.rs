@@ -63,6 +63,27 @@ pub struct NodeReport {
     pub disk_free_bytes: u64,
     /// Number of requests that it works on.
     pub requests_outstanding: u64,
+    /// Blocks of the log that it has written and synced since it started; `None` if it does not tell.
+    pub log_syncs: Option<u64>,
+    /// What its process has used since it started; `None` if it does not tell.
+    pub process: Option<ProcessUsage>,
+}
+
+/// What a process has used since it started, all its threads together. Nodes that share a process tell the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProcessUsage {
+    /// Its id, as its system numbers processes.
+    pub process: u64,
+    /// When it started, in its system's own units: with the id and the machine, what tells processes apart.
+    pub started: u64,
+    /// CPU, of its own code and in the kernel for it.
+    pub cpu: Duration,
+    /// Bytes that it has caused to be written to disks.
+    pub disk_written_bytes: u64,
+    /// How often a thread of it has waited, and so given its CPU away.
+    pub voluntary_switches: u64,
+    /// Bytes of memory that it holds now.
+    pub resident_bytes: u64,
 }
 
 /// A shard and its replicas.
@@ -220,6 +241,15 @@ fn report(answer: &v1::StatusResponse) -> NodeReport {
         log_bytes: answer.log_bytes,
         disk_free_bytes: answer.disk_free_bytes,
         requests_outstanding: answer.requests_outstanding,
+        log_syncs: answer.usage.map(|usage| usage.log_syncs),
+        process: answer.usage.and_then(|usage| usage.process).map(|usage| ProcessUsage {
+            process: usage.process,
+            started: usage.started,
+            cpu: Duration::from_micros(usage.cpu_micros),
+            disk_written_bytes: usage.disk_written_bytes,
+            voluntary_switches: usage.voluntary_switches,
+            resident_bytes: usage.resident_bytes,
+        }),
     }
 }
 

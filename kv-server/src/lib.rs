@@ -34,6 +34,7 @@ mod status;
 mod stop;
 pub mod testing;
 mod upkeep;
+mod usage;
 
 pub use config::{Config, Listeners};
 pub use faults::Faults;

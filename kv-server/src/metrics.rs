@@ -1,6 +1,6 @@
 //! The metrics of one node, in a registry of its own: several nodes can live in one process.
 //!
-//! Names begin with `kv_`. Counters and histograms are updated where things happen; gauges are set when somebody asks.
+//! Names begin with `kv_`, but for those of the whole process, which begin with `process_` as with other programs. Counters and histograms are updated where things happen; gauges are set when somebody asks.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, 
 
 use kv_core::{error::ErrorKind, node::FollowerStatus, types::LogIndex};
 
-use crate::status::Report;
+use crate::{status::Report, usage};
 
 /// Seconds: from what a fast disk needs to what stops a node.
 const SYNC_BUCKETS: [f64; 14] =
@@ -108,6 +108,12 @@ impl Metrics {
         set("kv_requests_outstanding", report.requests_outstanding as f64);
         set("kv_peer_queue_messages", report.peer_queue_messages as f64);
         set("kv_disk_free_bytes", report.disk_free_bytes as f64);
+        if let Some(usage) = usage::of_this_process() {
+            set("process_cpu_seconds_total", usage.cpu_micros as f64 / 1e6);
+            set("process_resident_memory_bytes", usage.resident_bytes as f64);
+            set("process_disk_written_bytes_total", usage.disk_written_bytes as f64);
+            set("process_voluntary_context_switches_total", usage.voluntary_switches as f64);
+        }
         for shard in report.shards() {
             let set = |name: &'static str, value: u64| {
                 let key = Key::from_parts(name, vec![Label::new("shard", shard.shard.to_string())]);
@@ -151,6 +157,10 @@ const DESCRIPTIONS: &[(&str, Option<Unit>, &str)] = &[
     ("kv_requests_outstanding", None, "Requests taken and not yet answered."),
     ("kv_peer_queue_messages", None, "Messages to peers that wait for their connections."),
     ("kv_disk_free_bytes", None, "Free bytes on the disk of the data directory."),
+    ("process_cpu_seconds_total", None, "CPU that the process has used, in user code and in the kernel for it."),
+    ("process_resident_memory_bytes", None, "Memory that the process holds."),
+    ("process_disk_written_bytes_total", None, "Bytes that the process has caused to be written to disks."),
+    ("process_voluntary_context_switches_total", None, "How often threads of the process that still run have waited."),
     ("kv_shard_leads", None, "1 if the replica here leads its shard."),
     ("kv_shard_term", None, "The replica's term."),
     ("kv_shard_commit", None, "The last index known to be committed."),

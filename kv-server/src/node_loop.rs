@@ -73,6 +73,7 @@ pub(crate) struct NodeLoop {
     slow: SlowRequests,
     slow_turns: SlowSteps,
     log_bytes: u64,
+    log_syncs: u64,
     inputs: Vec<Input>,
     outputs: Vec<Output>,
     /// Streams with answers that were not flushed.
@@ -100,6 +101,7 @@ impl NodeLoop {
             slow: SlowRequests::default(),
             slow_turns: SlowSteps::new(SLOW_TURN),
             log_bytes: 0,
+            log_syncs: 0,
             inputs: Vec::new(),
             outputs: Vec::new(),
             answered: Vec::new(),
@@ -177,7 +179,10 @@ impl NodeLoop {
             Event::Input(input) => {
                 match &input {
                     Input::Tick => self.ticked(),
-                    Input::Synced(report) => self.log_bytes = report.bytes,
+                    Input::Synced(report) => {
+                        self.log_bytes = report.bytes;
+                        self.log_syncs += 1;
+                    }
                     _ => {}
                 }
                 if self.node.is_some() {
@@ -314,6 +319,7 @@ impl NodeLoop {
             peer_queue_messages: self.peers.queued(),
             disk_free_bytes: self.shared.disk_free(),
             log_bytes: self.log_bytes,
+            log_syncs: self.log_syncs,
         }
     }
 }

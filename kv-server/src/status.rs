@@ -24,6 +24,8 @@ pub(crate) struct Report {
     pub(crate) disk_free_bytes: u64,
     /// Size of the log's segments in bytes.
     pub(crate) log_bytes: u64,
+    /// Blocks of the log written and synced since the node started.
+    pub(crate) log_syncs: u64,
 }
 
 impl Report {

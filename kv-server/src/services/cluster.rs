@@ -17,6 +17,7 @@ use crate::{
     clock,
     convert::{durability_to_wire, error_to_status, id_to_wire, map_to_wire},
     shared::Shared,
+    usage,
 };
 
 /// How long a hand-over may take to begin.
@@ -67,6 +68,17 @@ impl Cluster for ClusterService {
             log_bytes: report.log_bytes,
             disk_free_bytes: report.disk_free_bytes,
             requests_outstanding: report.requests_outstanding as u64,
+            usage: Some(v1::Usage {
+                log_syncs: report.log_syncs,
+                process: usage::of_this_process().map(|usage| v1::ProcessUsage {
+                    process: usage.process,
+                    started: usage.started,
+                    cpu_micros: usage.cpu_micros,
+                    disk_written_bytes: usage.disk_written_bytes,
+                    voluntary_switches: usage.voluntary_switches,
+                    resident_bytes: usage.resident_bytes,
+                }),
+            }),
         }))
     }
 

@@ -138,6 +138,41 @@ pub struct StatusResponse {
     /// Requests taken and not yet answered.
     #[prost(uint64, tag = "11")]
     pub requests_outstanding: u64,
+    /// What the node has used so far.
+    #[prost(message, optional, tag = "12")]
+    pub usage: ::core::option::Option<Usage>,
+}
+/// What a node and its process have used since they started. Two readings tell what lay between them.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Usage {
+    /// Blocks of the log that the node has written and synced.
+    #[prost(uint64, tag = "1")]
+    pub log_syncs: u64,
+    /// The node's process; absent where the system does not tell. Nodes of one process all tell the same.
+    #[prost(message, optional, tag = "2")]
+    pub process: ::core::option::Option<ProcessUsage>,
+}
+/// What a process has used since it started, all its threads together.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ProcessUsage {
+    /// Its id, as the system numbers processes.
+    #[prost(uint64, tag = "1")]
+    pub process: u64,
+    /// When it started, in the system's own units: with the id, what tells two processes of a machine apart.
+    #[prost(uint64, tag = "2")]
+    pub started: u64,
+    /// Microseconds of CPU, of the user's code and in the kernel for it.
+    #[prost(uint64, tag = "3")]
+    pub cpu_micros: u64,
+    /// Bytes that it has caused to be written to disks.
+    #[prost(uint64, tag = "4")]
+    pub disk_written_bytes: u64,
+    /// How often a thread of it, of those that still run, has waited and so given its CPU away.
+    #[prost(uint64, tag = "5")]
+    pub voluntary_switches: u64,
+    /// Bytes of memory that it holds now.
+    #[prost(uint64, tag = "6")]
+    pub resident_bytes: u64,
 }
 /// How one replica is doing.
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -1,9 +1,11 @@
 //! What can be asked for on the command line.
 
-use std::{ffi::OsString, path::PathBuf, str::FromStr, time::Duration};
+use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{Parser, Subcommand, ValueEnum};
 use kv_client::Consistency;
+
+use crate::bench;
 
 /// The command line.
 #[derive(Debug, Parser)]
@@ -59,7 +61,7 @@ pub(crate) enum Command {
     /// Show nodes, shards, leaders, terms and lag
     Status(Status),
     /// Measure throughput and latency
-    Bench(Bench),
+    Bench(Box<bench::Options>),
     /// Print a completion script for a shell
     Completion {
         /// The shell
@@ -126,76 +128,8 @@ pub(crate) struct Status {
     pub(crate) wait: Option<Duration>,
 }
 
-/// Measures the cluster.
-#[derive(Clone, Debug, clap::Args)]
-pub(crate) struct Bench {
-    /// Share of puts and gets: put, get, or percentages as in put=20,get=80
-    #[arg(long, default_value = "put=50,get=50")]
-    pub(crate) mix: Mix,
-    /// Operations outstanding at any time
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=65_536))]
-    pub(crate) out: u32,
-    /// Number of different keys
-    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
-    pub(crate) keys: u64,
-    /// What the keys begin with
-    #[arg(long, default_value = "bench/")]
-    pub(crate) prefix: String,
-    /// Size of each value in bytes
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(0..=1_048_576))]
-    pub(crate) value_bytes: u32,
-    /// How long to run
-    #[arg(long, default_value = "10s", value_parser = humantime::parse_duration, conflicts_with = "count")]
-    pub(crate) duration: Duration,
-    /// Number of operations to run, instead of a duration
-    #[arg(long)]
-    pub(crate) count: Option<u64>,
-    /// Write all keys once before measuring
-    #[arg(long)]
-    pub(crate) fill: bool,
-    /// How fresh gets must be: linearizable, stale, or bounded=AGE
-    #[arg(long, default_value = "linearizable", value_parser = consistency)]
-    pub(crate) consistency: Consistency,
-    /// Puts do not wait for the disks
-    #[arg(long = "async")]
-    pub(crate) is_async: bool,
-    /// Where the choice of keys and values begins; the same seed chooses the same
-    #[arg(long, default_value_t = 1)]
-    pub(crate) seed: u64,
-}
-
-/// How many of a hundred operations are puts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Mix {
-    pub(crate) put_percent: u8,
-}
-
-impl FromStr for Mix {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (mut put, mut get) = (None, None);
-        for part in text.split(',') {
-            let (kind, percent) = part.split_once('=').unwrap_or((part, "100"));
-            let place = match kind.trim() {
-                "put" => &mut put,
-                "get" => &mut get,
-                _ => return Err(format!("{kind:?} is no kind of operation; put and get are")),
-            };
-            let percent: u8 = percent.trim().parse().map_err(|_| format!("{percent:?} is no percentage"))?;
-            if place.replace(percent).is_some() {
-                return Err(format!("{kind} is given twice"));
-            }
-        }
-        let (put, get) = (put.unwrap_or(0), get.unwrap_or(0));
-        match put.checked_add(get) {
-            Some(100) => Ok(Self { put_percent: put }),
-            _ => Err("the percentages of put and get must add up to 100".to_owned()),
-        }
-    }
-}
-
-fn consistency(text: &str) -> Result<Consistency, String> {
+/// How fresh a read must be, as it is written.
+pub(crate) fn consistency(text: &str) -> Result<Consistency, String> {
     match text {
         "linearizable" => Ok(Consistency::Linearizable),
         "stale" => Ok(Consistency::Stale),
@@ -225,15 +159,6 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Args::command().debug_assert();
-    }
-
-    #[test]
-    fn a_mix_adds_up() {
-        let put_percent = |text: &str| text.parse().map(|mix: Mix| mix.put_percent);
-        assert_eq!((put_percent("put"), put_percent("get"), put_percent("get=80,put=20")), (Ok(100), Ok(0), Ok(20)));
-        for wrong in ["", "put=50", "put=50,get=60", "put=a,get=50", "scan=100", "put,put", "put=200,get=100"] {
-            assert!(put_percent(wrong).is_err(), "{wrong}");
-        }
     }
 
     #[test]

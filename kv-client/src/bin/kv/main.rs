@@ -40,7 +40,7 @@ async fn run(args: Args) -> Result<(), Exit> {
         }
         Command::Del(del) => commands::del(connect(&args.common).await?, del, &output).await,
         Command::Status(wanted) => status::run(&args.common, wanted, &output).await,
-        Command::Bench(bench) => bench::run(&args.common, bench, &output).await,
+        Command::Bench(bench) => bench::run(&args.common, *bench, &output).await,
         Command::Completion { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Args::command(), "kv", &mut script);

@@ -150,6 +150,16 @@ fn node_json(node: &NodeStatus) -> Value {
             object["log_bytes"] = json!(report.log_bytes);
             object["disk_free_bytes"] = json!(report.disk_free_bytes);
             object["requests_outstanding"] = json!(report.requests_outstanding);
+            object["log_syncs"] = json!(report.log_syncs);
+            if let Some(process) = &report.process {
+                object["process"] = json!({
+                    "id": process.process,
+                    "cpu_seconds": process.cpu.as_secs_f64(),
+                    "resident_bytes": process.resident_bytes,
+                    "disk_written_bytes": process.disk_written_bytes,
+                    "voluntary_switches": process.voluntary_switches,
+                });
+            }
         }
     }
     object

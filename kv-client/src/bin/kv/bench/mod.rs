@@ -1,136 +1,121 @@
-//! `bench`: a mix of puts and gets with a fixed number of operations outstanding.
+//! `bench`: a mix of puts and gets, with a fixed number outstanding or at a given rate, and what it cost.
 //!
-//! Closed loop: each of `--out` callers asks again when it is answered, so a slow cluster is asked less, and the latencies
-//! leave out what would have had to wait. All callers share one client on one thread: what is measured includes it.
+//! All callers run on one thread: what it uses is told beside what the servers use. *Caveat*: a closed loop asks a slow
+//! cluster less, so its latencies leave out what would have had to wait; `--rate` counts that.
 
-mod record;
+pub(crate) mod options;
+mod progress;
 mod report;
+mod usage;
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+use std::time::{Duration, Instant};
+
+use kv_client::{
+    Durability,
+    load::{self, Kv, Load, Window},
 };
 
-use bytes::Bytes;
-use kv_client::{Client, Durability, Result};
+pub(crate) use options::Options;
 
-use crate::{
-    args::{Bench, Common},
-    connect,
-    exit::Exit,
-    output::Output,
-};
-use record::{Kind, Record};
+use crate::{args::Common, connect, exit::Exit, output::Output};
+use progress::{LOOK_EVERY, Progress};
+use usage::{Reading, Usage};
 
-/// Runs the benchmark and reports; an interrupt ends it early, with a report.
-pub(crate) async fn run(common: &Common, bench: Bench, output: &Output) -> std::result::Result<(), Exit> {
-    let client = connect(common).await?;
-    if bench.fill {
-        fill(&client, &bench).await?;
-    }
-    let began = Instant::now();
-    let load = Arc::new(Load {
-        record: Mutex::new(Record::new()),
-        left: Mutex::new(bench.count),
-        until: bench.count.is_none().then(|| began + bench.duration),
-        value: value(&bench),
-        bench,
-    });
-    let mut callers = tokio::task::JoinSet::new();
-    for caller in 0..load.bench.out {
-        callers.spawn(call_in_a_loop(client.clone(), load.clone(), u64::from(caller)));
-    }
-    tokio::select! {
-        () = async { while callers.join_next().await.is_some() {} } => {}
-        _interrupted = tokio::signal::ctrl_c() => callers.shutdown().await,
-    }
-    let elapsed = began.elapsed();
-    let status = client.status().await?;
-    let record = load.record.lock().unwrap_or_else(PoisonError::into_inner);
-    report::write(&load.bench, common, &record, elapsed, &status, output)
+/// One measurement.
+#[derive(Debug)]
+struct Measured {
+    window: Window,
+    usage: Usage,
 }
 
-/// What all callers share.
-struct Load {
-    bench: Bench,
-    record: Mutex<Record>,
-    /// Operations not begun yet, if their number is given.
-    left: Mutex<Option<u64>>,
-    until: Option<Instant>,
-    value: Bytes,
+/// Runs the benchmark and reports; an interrupt ends it early, with a report of what was seen.
+pub(crate) async fn run(common: &Common, options: Options, output: &Output) -> Result<(), Exit> {
+    let plan = options.plan();
+    plan.keys.check().map_err(Exit::Usage)?;
+    let targets = targets(common, &options).await?;
+    if options.fill {
+        let filled = load::fill(&targets, &plan).await;
+        filled.map_err(|name| Exit::Failure(format!("the keys could not all be written: {name}")))?;
+    }
+    let before = Reading::take(&targets[0].client).await?;
+    let load = Load::start(targets.clone(), plan).map_err(Exit::Usage)?;
+    let (measured, last) = match options.count {
+        Some(count) => count_out(&targets[0], load, before, count).await?,
+        None => repeat(&targets[0], load, &options).await?,
+    };
+    report::write(&options, common, &measured, &last.status, output)
 }
 
-impl Load {
-    /// Whether there is another operation to begin.
-    fn take_one(&self) -> bool {
-        if self.until.is_some_and(|until| Instant::now() >= until) {
-            return false;
+/// One for each connection.
+async fn targets(common: &Common, options: &Options) -> Result<Vec<Kv>, Exit> {
+    let mut targets = Vec::new();
+    for _ in 0..options.connections {
+        let durability = options.is_async.then_some(Durability::Async);
+        targets.push(Kv { client: connect(common).await?, consistency: options.consistency, durability });
+    }
+    Ok(targets)
+}
+
+/// One measurement of all operations of the plan.
+async fn count_out(target: &Kv, mut load: Load, before: Reading, count: u64) -> Result<(Vec<Measured>, Reading), Exit> {
+    let progress = Progress::of_operations(count);
+    progress.phase("measuring".to_owned());
+    let began = load.begin();
+    let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
+    loop {
+        tokio::select! {
+            () = load.until_counted() => break,
+            _interrupted = &mut interrupt => break,
+            () = tokio::time::sleep(LOOK_EVERY) => {}
         }
-        match self.left.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
-            None => true,
-            Some(0) => false,
-            Some(left) => {
-                *left -= 1;
-                true
-            }
+        progress.show(began.elapsed(), &load);
+    }
+    let window = load.end(began);
+    load.stop().await;
+    progress.clear();
+    let after = Reading::take(&target.client).await?;
+    Ok((vec![Measured { window, usage: Usage::between(&before, &after) }], after))
+}
+
+/// Measurements one after another, under the same load.
+async fn repeat(target: &Kv, load: Load, options: &Options) -> Result<(Vec<Measured>, Reading), Exit> {
+    let warming = Progress::of_time(options.warm_up);
+    warming.phase("warming up".to_owned());
+    let mut goes_on = watch(&load, options.warm_up, &warming).await.1;
+    warming.clear();
+    if !goes_on {
+        return Err(Exit::Failure("interrupted before anything was measured".to_owned()));
+    }
+    let mut before = Reading::take(&target.client).await?;
+    let mut measured = Vec::new();
+    let progress = Progress::of_time(options.duration);
+    for number in 1..=options.repeat {
+        progress.phase(format!("measuring {number}/{}", options.repeat));
+        let (window, uninterrupted) = watch(&load, options.duration, &progress).await;
+        let after = Reading::take(&target.client).await?;
+        measured.push(Measured { window, usage: Usage::between(&before, &after) });
+        before = after;
+        goes_on &= uninterrupted;
+        if !goes_on {
+            break;
         }
     }
+    progress.clear();
+    load.stop().await;
+    Ok((measured, before))
+}
 
-    fn record(&self, kind: Kind, latency: Duration, result: &Result<bool>) {
-        self.record.lock().unwrap_or_else(PoisonError::into_inner).add(kind, latency, result);
+/// A window, and whether it was not interrupted.
+async fn watch(load: &Load, length: Duration, progress: &Progress) -> (Window, bool) {
+    let began = load.begin();
+    let until = began + length;
+    let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
+    while Instant::now() < until {
+        tokio::select! {
+            _interrupted = &mut interrupt => return (load.end(began), false),
+            () = tokio::time::sleep(LOOK_EVERY.min(until.saturating_duration_since(Instant::now()))) => {}
+        }
+        progress.show(began.elapsed(), load);
     }
-}
-
-async fn call_in_a_loop(client: Client, load: Arc<Load>, caller: u64) {
-    let bench = &load.bench;
-    let mut random = fastrand::Rng::with_seed(bench.seed ^ caller.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    while load.take_one() {
-        let key = key(bench, random.u64(..bench.keys));
-        let kind = if random.u8(..100) < bench.mix.put_percent { Kind::Put } else { Kind::Get };
-        let began = Instant::now();
-        let result = match kind {
-            Kind::Put => put(&client, bench, &key, &load.value).await,
-            Kind::Get => client.get(key).consistency(bench.consistency).await.map(|entry| entry.is_some()),
-        };
-        load.record(kind, began.elapsed(), &result);
-    }
-}
-
-async fn put(client: &Client, bench: &Bench, key: &str, value: &Bytes) -> Result<bool> {
-    let put = client.put(key, value.clone());
-    let put = if bench.is_async { put.durability(Durability::Async) } else { put };
-    put.await.map(|_receipt| true)
-}
-
-/// Writes every key once.
-async fn fill(client: &Client, bench: &Bench) -> std::result::Result<(), Exit> {
-    let next = Arc::new(std::sync::atomic::AtomicU64::new(0));
-    let value = value(bench);
-    let mut callers = tokio::task::JoinSet::new();
-    for _ in 0..bench.out {
-        let (client, bench, next, value) = (client.clone(), bench.clone(), next.clone(), value.clone());
-        callers.spawn(async move {
-            loop {
-                let number = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                if number >= bench.keys {
-                    return Ok(());
-                }
-                client.put(key(&bench, number), value.clone()).await?;
-            }
-        });
-    }
-    while let Some(ended) = callers.join_next().await {
-        ended.map_err(|error| Exit::Failure(error.to_string()))?.map_err(Exit::Error)?;
-    }
-    Ok(())
-}
-
-fn key(bench: &Bench, number: u64) -> String {
-    format!("{}{number:010}", bench.prefix)
-}
-
-/// One value for all: random bytes, which no layer can make smaller.
-fn value(bench: &Bench) -> Bytes {
-    let mut random = fastrand::Rng::with_seed(bench.seed);
-    (0..bench.value_bytes).map(|_| random.u8(..)).collect()
+    (load.end(began), true)
 }

@@ -2,71 +2,159 @@
 
 use std::time::Duration;
 
-use kv_client::ClusterStatus;
+use kv_client::{ClusterStatus, load::Side};
 use serde_json::{Value, json};
 
-use super::record::{Record, Side};
+use super::{Measured, Options, usage::ProcessDelta};
 use crate::{
-    args::{Bench, Common, Format, consistency_text},
+    args::{Common, Format},
     exit::Exit,
     output::{Output, table},
 };
 
 const QUANTILES: [(&str, f64); 5] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0)];
 
-/// Writes the report.
+/// Above this share of a core, what limits may be the one thread of the callers.
+const CLIENT_CORES_MAX: f64 = 0.7;
+
+/// Writes the report. At least one measurement is there.
 pub(super) fn write(
-    bench: &Bench,
+    options: &Options,
     common: &Common,
-    record: &Record,
-    elapsed: Duration,
+    measured: &[Measured],
     status: &ClusterStatus,
     output: &Output,
 ) -> Result<(), Exit> {
-    let errors: u64 = record.errors.values().sum();
-    let repeat = command(bench, common);
-    let shards = status.shards.len().saturating_sub(1);
+    let median = median(measured);
     match output.format {
-        Format::Json => output.line(json!({
-            "elapsed_seconds": elapsed.as_secs_f64(),
-            "operations_per_second": rate(record.puts.latency.len() + record.gets.latency.len(), elapsed),
-            "put": side_json(&record.puts, elapsed),
-            "get": side_json(&record.gets, elapsed),
-            "errors": record.errors,
-            "command": repeat,
-            "client": env!("CARGO_PKG_VERSION"),
-            "cluster": { "id": status.cluster.to_string(), "nodes": status.nodes.len(), "shards": shards },
-        })),
+        Format::Json => {
+            let mut report = measured_json(&measured[median]);
+            report["repetitions"] = measured.iter().map(measured_json).collect();
+            report["median"] = json!(median);
+            report["command"] = json!(options.command(common));
+            report["client_version"] = json!(env!("CARGO_PKG_VERSION"));
+            report["cluster"] = json!({
+                "id": status.cluster.to_string(),
+                "nodes": status.nodes.len(),
+                "shards": status.shards.len().saturating_sub(1),
+            });
+            output.line(report)
+        }
         Format::Table | Format::Raw => {
-            let mut rows = Vec::new();
-            let total = record.puts.latency.len() + record.gets.latency.len();
-            for (name, side) in [("put", &record.puts), ("get", &record.gets)] {
-                if !side.latency.is_empty() {
-                    rows.push(row(name, side, elapsed));
-                }
+            if measured.len() > 1 {
+                output.line(repetitions(measured, median))?;
             }
-            let header = ["", "COUNT", "PER SECOND", "MEAN ms", "P50", "P90", "P99", "P99.9", "MAX"];
-            output.line(table(header, rows))?;
-            let per_second = rate(total, elapsed);
-            output.line(format!("\ntotal {total} in {:.2} s, {per_second:.0} per second", elapsed.as_secs_f64()))?;
-            if !record.gets.latency.is_empty() {
-                let found = 100.0 * record.gets.found as f64 / record.gets.latency.len() as f64;
-                output.line(format!("gets that found their key: {found:.1} %"))?;
-            }
-            output.line(format!("errors: {errors}"))?;
-            for (name, count) in &record.errors {
-                output.line(format!("  {count}  {name}"))?;
-            }
-            output.line(format!("\nrepeat with: {repeat}"))?;
+            output.line(as_text(&measured[median]))?;
+            output.line(format!("\nrepeat with: {}", options.command(common)))?;
             output.line(format!(
-                "client {} on {} threads of this machine (it uses one); cluster {} of {} nodes, {shards} shards",
+                "client {} on {} threads of this machine (it uses one); cluster {} of {} nodes, {} shards",
                 env!("CARGO_PKG_VERSION"),
                 std::thread::available_parallelism().map_or(0, usize::from),
                 status.cluster,
                 status.nodes.len(),
+                status.shards.len().saturating_sub(1),
             ))
         }
     }
+}
+
+/// The measurement whose throughput is the median; of an even number, the lower of the two in the middle.
+fn median(measured: &[Measured]) -> usize {
+    let mut order: Vec<_> = (0..measured.len()).collect();
+    order.sort_by(|a, b| measured[*a].window.per_second().total_cmp(&measured[*b].window.per_second()));
+    order[(order.len() - 1) / 2]
+}
+
+fn repetitions(measured: &[Measured], median: usize) -> String {
+    let rows = measured.iter().enumerate().map(|(index, one)| {
+        let p99 = [&one.window.record.puts, &one.window.record.gets].map(|side| side.latency.value_at_quantile(0.99));
+        [
+            format!("{}{}", index + 1, if index == median { " (median)" } else { "" }),
+            format!("{:.0}", one.window.per_second()),
+            ms(p99[0].max(p99[1]) as f64),
+            one.usage.processes.as_ref().map_or_else(
+                || "-".to_owned(),
+                |all| micros_each(all.iter().map(|one| one.cpu).sum(), one.window.operations()),
+            ),
+            one.window.record.failures().to_string(),
+        ]
+    });
+    table(["REPETITION", "PER SECOND", "P99 ms", "SERVERS' CPU us", "ERRORS"], rows.collect()) + "\n"
+}
+
+fn as_text(measured: &Measured) -> String {
+    let (window, record) = (&measured.window, &measured.window.record);
+    let mut rows = Vec::new();
+    for (name, side) in [("put", &record.puts), ("get", &record.gets)] {
+        if !side.latency.is_empty() {
+            rows.push(row(name, side, window.elapsed));
+        }
+    }
+    let header = ["", "COUNT", "PER SECOND", "MEAN ms", "P50", "P90", "P99", "P99.9", "MAX"];
+    let mut text = table(header, rows);
+    let (total, seconds) = (window.operations(), window.elapsed.as_secs_f64());
+    text += &format!("\n\ntotal {total} in {seconds:.2} s, {:.0} per second\n", window.per_second());
+    if window.waiting > 0 {
+        text += &format!("{} operations were due and had to wait for others to end\n", window.waiting);
+    }
+    if !record.gets.latency.is_empty() {
+        let found = 100.0 * record.gets.found as f64 / record.gets.latency.len() as f64;
+        text += &format!("gets that found their key: {found:.1} %\n");
+    }
+    text += &format!("errors: {}\n", record.failures());
+    for (name, count) in &record.errors {
+        text += &format!("  {count}  {name}\n");
+    }
+    text + "\n" + &cost_text(measured)
+}
+
+/// What an operation cost, by process.
+fn cost_text(measured: &Measured) -> String {
+    let operations = measured.window.operations();
+    let each = |amount: u64, digits: usize| format!("{:.digits$}", amount as f64 / operations.max(1) as f64);
+    let mut rows = Vec::new();
+    let processes = measured.usage.processes.as_deref().unwrap_or_default();
+    for process in processes {
+        let nodes: Vec<_> = process.log_syncs.iter().map(|(node, _)| node.to_string()).collect();
+        let syncs: u64 = process.log_syncs.iter().map(|(_, syncs)| syncs).sum();
+        rows.push([
+            format!("node {}", nodes.join(",")),
+            micros_each(process.cpu, operations),
+            each(syncs, 4),
+            each(process.disk_written_bytes, 0),
+            each(process.voluntary_switches, 3),
+            format!("{} MiB", process.resident_bytes >> 20),
+        ]);
+    }
+    let mut text = table(["PER OPERATION", "CPU us", "LOG SYNCS", "BYTES WRITTEN", "WAITS", "MEMORY"], rows);
+    if processes.is_empty() {
+        text = "servers: not every node told what it used throughout".to_owned();
+    } else {
+        let cpu: Duration = processes.iter().map(|process| process.cpu).sum();
+        text += &format!(
+            "\nservers {} us of CPU per operation: {:.0} operations per CPU-second",
+            micros_each(cpu, operations),
+            operations as f64 / cpu.as_secs_f64().max(1e-9)
+        );
+    }
+    let cores = client_cores(measured);
+    text += &format!("\nclient {} us of CPU per operation", micros_each(measured.usage.client_cpu, operations));
+    if cores > CLIENT_CORES_MAX {
+        text += &format!("; it used {cores:.2} of a core, so that it may be what limits");
+    }
+    text
+}
+
+fn client_cores(measured: &Measured) -> f64 {
+    measured.usage.client_cpu.as_secs_f64() / measured.window.elapsed.as_secs_f64().max(1e-9)
+}
+
+fn micros_each(cpu: Duration, operations: u64) -> String {
+    format!("{:.2}", micros(cpu, operations))
+}
+
+fn micros(cpu: Duration, operations: u64) -> f64 {
+    cpu.as_secs_f64() * 1e6 / operations.max(1) as f64
 }
 
 fn row(name: &str, side: &Side, elapsed: Duration) -> [String; 9] {
@@ -74,6 +162,46 @@ fn row(name: &str, side: &Side, elapsed: Duration) -> [String; 9] {
     let [p50, p90, p99, p999, max] = QUANTILES.map(|(_, quantile)| ms(side.latency.value_at_quantile(quantile) as f64));
     let rate = format!("{:.0}", rate(count, elapsed));
     [name.to_owned(), count.to_string(), rate, ms(side.latency.mean()), p50, p90, p99, p999, max]
+}
+
+fn measured_json(measured: &Measured) -> Value {
+    let (window, operations) = (&measured.window, measured.window.operations());
+    let servers = measured.usage.processes.as_deref().map(|all| servers_json(all, operations));
+    json!({
+        "elapsed_seconds": window.elapsed.as_secs_f64(),
+        "operations": operations,
+        "operations_per_second": window.per_second(),
+        "waiting": window.waiting,
+        "put": side_json(&window.record.puts, window.elapsed),
+        "get": side_json(&window.record.gets, window.elapsed),
+        "errors": window.record.errors,
+        "client": {
+            "cpu_micros_per_operation": micros(measured.usage.client_cpu, operations),
+            "cores": client_cores(measured),
+        },
+        "servers": servers,
+    })
+}
+
+/// The sum over all processes, and each by itself.
+fn servers_json(processes: &[ProcessDelta], operations: u64) -> Value {
+    let each = |amount: u64| amount as f64 / operations.max(1) as f64;
+    let one = |processes: &[ProcessDelta]| {
+        let sum = |field: fn(&ProcessDelta) -> u64| processes.iter().map(field).sum::<u64>();
+        let cpu: Duration = processes.iter().map(|process| process.cpu).sum();
+        let nodes = processes.iter().flat_map(|process| process.log_syncs.iter().map(|(node, _)| node.0));
+        json!({
+            "nodes": nodes.collect::<Vec<_>>(),
+            "cpu_micros_per_operation": micros(cpu, operations),
+            "log_syncs_per_operation": each(sum(|process| process.log_syncs.iter().map(|(_, syncs)| syncs).sum())),
+            "disk_written_bytes_per_operation": each(sum(|process| process.disk_written_bytes)),
+            "voluntary_switches_per_operation": each(sum(|process| process.voluntary_switches)),
+            "resident_bytes": sum(|process| process.resident_bytes),
+        })
+    };
+    let mut all = one(processes);
+    all["processes"] = processes.iter().map(|process| one(std::slice::from_ref(process))).collect();
+    all
 }
 
 fn side_json(side: &Side, elapsed: Duration) -> Value {
@@ -97,48 +225,61 @@ fn ms(micros: f64) -> String {
     format!("{:.3}", micros / 1_000.0)
 }
 
-/// The whole command, defaults included.
-fn command(bench: &Bench, common: &Common) -> String {
-    let put = bench.mix.put_percent;
-    let length = match bench.count {
-        Some(count) => format!("--count {count}"),
-        None => format!("--duration {}", humantime::format_duration(bench.duration).to_string().replace(' ', "")),
-    };
-    format!(
-        "kv --endpoints {} --timeout {} bench --mix put={put},get={} --out {} --keys {} --prefix {} --value-bytes {} \
-         {length} --consistency {} --seed {}{}{}",
-        common.endpoints,
-        humantime::format_duration(common.timeout).to_string().replace(' ', ""),
-        100 - put,
-        bench.out,
-        bench.keys,
-        bench.prefix,
-        bench.value_bytes,
-        consistency_text(bench.consistency),
-        bench.seed,
-        if bench.fill { " --fill" } else { "" },
-        if bench.is_async { " --async" } else { "" },
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::args::{Args, Command};
-    use clap::Parser;
+    use crate::bench::usage::Usage;
+    use kv_client::{
+        NodeId,
+        load::{Kind, Record, Window},
+    };
+
+    fn measured(operations: u64) -> Measured {
+        let mut record = Record::default();
+        for _ in 0..operations {
+            record.add(Kind::Put, Duration::from_micros(1_500), Ok(true));
+        }
+        record.add(Kind::Get, Duration::ZERO, Err("Timeout, outcome unknown".to_owned()));
+        let process = |node: u64| ProcessDelta {
+            log_syncs: vec![(NodeId(node), operations / 10)],
+            cpu: Duration::from_micros(operations * 5),
+            disk_written_bytes: operations * 200,
+            voluntary_switches: operations / 2,
+            resident_bytes: 64 << 20,
+        };
+        Measured {
+            window: Window { elapsed: Duration::from_secs(1), record, waiting: 3 },
+            usage: Usage { client_cpu: Duration::from_millis(800), processes: Some(vec![process(1), process(2)]) },
+        }
+    }
 
     #[test]
-    fn the_command_to_repeat_is_the_command() {
-        let given = ["kv", "--endpoints", "a:1,b:2", "bench", "--mix", "get", "--count", "5", "--async", "--fill"];
-        let args = Args::parse_from(given);
-        let Command::Bench(bench) = &args.command else { panic!("a bench") };
-        let text = command(bench, &args.common);
-        let again = Args::parse_from(text.split(' '));
-        assert_eq!(format!("{again:?}"), format!("{args:?}"));
-        assert_eq!(
-            text,
-            "kv --endpoints a:1,b:2 --timeout 5s bench --mix put=0,get=100 --out 64 --keys 10000 --prefix bench/ \
-             --value-bytes 100 --count 5 --consistency linearizable --seed 1 --fill --async"
-        );
+    fn the_median_is_by_throughput() {
+        assert_eq!(median(&[measured(30), measured(10), measured(20)]), 2);
+        assert_eq!(median(&[measured(30), measured(10)]), 1);
+        assert_eq!(median(&[measured(30)]), 0);
+    }
+
+    #[test]
+    fn what_an_operation_cost_is_told_by_process_and_in_all() {
+        let text = as_text(&measured(1_000));
+        for part in [
+            "put  1000",
+            "3 operations were due",
+            "errors: 1\n  1  Timeout, outcome unknown",
+            "node 1         5.00    0.1000     200            0.500  64 MiB",
+            "servers 10.00 us of CPU per operation: 100000 operations per CPU-second",
+            "client 800.00 us of CPU per operation; it used 0.80 of a core",
+        ] {
+            assert!(text.contains(part), "{part:?} is not in\n{text}");
+        }
+        let json = measured_json(&measured(1_000));
+        assert_eq!(json["servers"]["cpu_micros_per_operation"], 10.0);
+        assert_eq!(json["servers"]["processes"][1]["nodes"], json!([2]));
+        assert_eq!(json["servers"]["log_syncs_per_operation"], 0.2);
+        let mut silent = measured(1);
+        silent.usage.processes = None;
+        assert!(as_text(&silent).contains("not every node told"));
+        assert_eq!(measured_json(&silent)["servers"], Value::Null);
     }
 }
