@@ -65,6 +65,8 @@ pub struct NodeReport {
     pub requests_outstanding: u64,
     /// Blocks of the log that it has written and synced since it started; `None` if it does not tell.
     pub log_syncs: Option<u64>,
+    /// Bytes of these blocks.
+    pub log_written_bytes: Option<u64>,
     /// What its process has used since it started; `None` if it does not tell.
     pub process: Option<ProcessUsage>,
 }
@@ -78,8 +80,6 @@ pub struct ProcessUsage {
     pub started: u64,
     /// CPU, of its own code and in the kernel for it.
     pub cpu: Duration,
-    /// Bytes that it has caused to be written to disks.
-    pub disk_written_bytes: u64,
     /// How often a thread of it has waited, and so given its CPU away.
     pub voluntary_switches: u64,
     /// Bytes of memory that it holds now.
@@ -242,11 +242,11 @@ fn report(answer: &v1::StatusResponse) -> NodeReport {
         disk_free_bytes: answer.disk_free_bytes,
         requests_outstanding: answer.requests_outstanding,
         log_syncs: answer.usage.map(|usage| usage.log_syncs),
+        log_written_bytes: answer.usage.map(|usage| usage.log_written_bytes),
         process: answer.usage.and_then(|usage| usage.process).map(|usage| ProcessUsage {
             process: usage.process,
             started: usage.started,
             cpu: Duration::from_micros(usage.cpu_micros),
-            disk_written_bytes: usage.disk_written_bytes,
             voluntary_switches: usage.voluntary_switches,
             resident_bytes: usage.resident_bytes,
         }),

@@ -107,11 +107,11 @@ impl Metrics {
         set("kv_inbox_events", report.inbox_events as f64);
         set("kv_requests_outstanding", report.requests_outstanding as f64);
         set("kv_peer_queue_messages", report.peer_queue_messages as f64);
+        set("kv_log_written_bytes_total", report.log_written_bytes as f64);
         set("kv_disk_free_bytes", report.disk_free_bytes as f64);
         if let Some(usage) = usage::of_this_process() {
             set("process_cpu_seconds_total", usage.cpu_micros as f64 / 1e6);
             set("process_resident_memory_bytes", usage.resident_bytes as f64);
-            set("process_disk_written_bytes_total", usage.disk_written_bytes as f64);
             set("process_voluntary_context_switches_total", usage.voluntary_switches as f64);
         }
         for shard in report.shards() {
@@ -146,6 +146,7 @@ const DESCRIPTIONS: &[(&str, Option<Unit>, &str)] = &[
     ("kv_turn_seconds", None, "Time that a turn took, with everything it set off on the loop."),
     ("kv_log_sync_seconds", None, "Time to write and sync one batch of the log."),
     ("kv_log_batch_records", None, "Records in one batch of the log."),
+    ("kv_log_written_bytes_total", None, "Bytes of the blocks written to the log."),
     ("kv_log_bytes", None, "Size of the log's segments."),
     ("kv_peer_messages_undelivered_total", None, "Messages to peers that were dropped."),
     ("kv_peer_messages_refused_total", None, "Messages of peers that can't be right, and were not taken, by reason."),
@@ -159,7 +160,6 @@ const DESCRIPTIONS: &[(&str, Option<Unit>, &str)] = &[
     ("kv_disk_free_bytes", None, "Free bytes on the disk of the data directory."),
     ("process_cpu_seconds_total", None, "CPU that the process has used, in user code and in the kernel for it."),
     ("process_resident_memory_bytes", None, "Memory that the process holds."),
-    ("process_disk_written_bytes_total", None, "Bytes that the process has caused to be written to disks."),
     ("process_voluntary_context_switches_total", None, "How often threads of the process that still run have waited."),
     ("kv_shard_leads", None, "1 if the replica here leads its shard."),
     ("kv_shard_term", None, "The replica's term."),

@@ -74,6 +74,7 @@ pub(crate) struct NodeLoop {
     slow_turns: SlowSteps,
     log_bytes: u64,
     log_syncs: u64,
+    log_written_bytes: u64,
     inputs: Vec<Input>,
     outputs: Vec<Output>,
     /// Streams with answers that were not flushed.
@@ -102,6 +103,7 @@ impl NodeLoop {
             slow_turns: SlowSteps::new(SLOW_TURN),
             log_bytes: 0,
             log_syncs: 0,
+            log_written_bytes: 0,
             inputs: Vec::new(),
             outputs: Vec::new(),
             answered: Vec::new(),
@@ -182,6 +184,7 @@ impl NodeLoop {
                     Input::Synced(report) => {
                         self.log_bytes = report.bytes;
                         self.log_syncs += 1;
+                        self.log_written_bytes += report.block_bytes;
                     }
                     _ => {}
                 }
@@ -320,6 +323,7 @@ impl NodeLoop {
             disk_free_bytes: self.shared.disk_free(),
             log_bytes: self.log_bytes,
             log_syncs: self.log_syncs,
+            log_written_bytes: self.log_written_bytes,
         }
     }
 }

@@ -26,6 +26,8 @@ pub(crate) struct Report {
     pub(crate) log_bytes: u64,
     /// Blocks of the log written and synced since the node started.
     pub(crate) log_syncs: u64,
+    /// Bytes of these blocks.
+    pub(crate) log_written_bytes: u64,
 }
 
 impl Report {

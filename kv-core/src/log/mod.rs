@@ -271,7 +271,7 @@ impl<D: LogDisk> Log<D> {
         let bytes = segments * self.settings.segment_bytes as u64;
         let pinned = bytes > self.settings.log_bytes_max / 2 && self.oldest < self.place.segment;
         let pinned_by = if pinned { self.table.held_by(self.oldest).collect() } else { Vec::new() };
-        LogReport { number: batch.number, bytes, pinned_by }
+        LogReport { number: batch.number, block_bytes: self.block.block_bytes() as u64, bytes, pinned_by }
     }
 }
 

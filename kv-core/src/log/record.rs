@@ -24,6 +24,8 @@ pub struct LogBatch {
 /// What the log says after a batch is synced.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogReport {
+    /// Size of the block that was written for the batch, whole sectors.
+    pub block_bytes: u64,
     /// The batch.
     pub number: BatchNumber,
     /// Size of the segments in use, in bytes. Those prepared for later don't count.

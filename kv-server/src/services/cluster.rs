@@ -70,11 +70,11 @@ impl Cluster for ClusterService {
             requests_outstanding: report.requests_outstanding as u64,
             usage: Some(v1::Usage {
                 log_syncs: report.log_syncs,
+                log_written_bytes: report.log_written_bytes,
                 process: usage::of_this_process().map(|usage| v1::ProcessUsage {
                     process: usage.process,
                     started: usage.started,
                     cpu_micros: usage.cpu_micros,
-                    disk_written_bytes: usage.disk_written_bytes,
                     voluntary_switches: usage.voluntary_switches,
                     resident_bytes: usage.resident_bytes,
                 }),

@@ -148,8 +148,11 @@ pub struct Usage {
     /// Blocks of the log that the node has written and synced.
     #[prost(uint64, tag = "1")]
     pub log_syncs: u64,
+    /// Bytes of these blocks.
+    #[prost(uint64, tag = "2")]
+    pub log_written_bytes: u64,
     /// The node's process; absent where the system does not tell. Nodes of one process all tell the same.
-    #[prost(message, optional, tag = "2")]
+    #[prost(message, optional, tag = "3")]
     pub process: ::core::option::Option<ProcessUsage>,
 }
 /// What a process has used since it started, all its threads together.
@@ -164,14 +167,11 @@ pub struct ProcessUsage {
     /// Microseconds of CPU, of the user's code and in the kernel for it.
     #[prost(uint64, tag = "3")]
     pub cpu_micros: u64,
-    /// Bytes that it has caused to be written to disks.
-    #[prost(uint64, tag = "4")]
-    pub disk_written_bytes: u64,
     /// How often a thread of it, of those that still run, has waited and so given its CPU away.
-    #[prost(uint64, tag = "5")]
+    #[prost(uint64, tag = "4")]
     pub voluntary_switches: u64,
     /// Bytes of memory that it holds now.
-    #[prost(uint64, tag = "6")]
+    #[prost(uint64, tag = "5")]
     pub resident_bytes: u64,
 }
 /// How one replica is doing.

@@ -151,12 +151,12 @@ fn node_json(node: &NodeStatus) -> Value {
             object["disk_free_bytes"] = json!(report.disk_free_bytes);
             object["requests_outstanding"] = json!(report.requests_outstanding);
             object["log_syncs"] = json!(report.log_syncs);
+            object["log_written_bytes"] = json!(report.log_written_bytes);
             if let Some(process) = &report.process {
                 object["process"] = json!({
                     "id": process.process,
                     "cpu_seconds": process.cpu.as_secs_f64(),
                     "resident_bytes": process.resident_bytes,
-                    "disk_written_bytes": process.disk_written_bytes,
                     "voluntary_switches": process.voluntary_switches,
                 });
             }

@@ -115,18 +115,17 @@ fn cost_text(measured: &Measured) -> String {
     let mut rows = Vec::new();
     let processes = measured.usage.processes.as_deref().unwrap_or_default();
     for process in processes {
-        let nodes: Vec<_> = process.log_syncs.iter().map(|(node, _)| node.to_string()).collect();
-        let syncs: u64 = process.log_syncs.iter().map(|(_, syncs)| syncs).sum();
+        let nodes: Vec<_> = process.nodes.iter().map(ToString::to_string).collect();
         rows.push([
             format!("node {}", nodes.join(",")),
             micros_each(process.cpu, operations),
-            each(syncs, 4),
-            each(process.disk_written_bytes, 0),
+            each(process.log_syncs, 4),
+            each(process.log_written_bytes, 0),
             each(process.voluntary_switches, 3),
             format!("{} MiB", process.resident_bytes >> 20),
         ]);
     }
-    let mut text = table(["PER OPERATION", "CPU us", "LOG SYNCS", "BYTES WRITTEN", "WAITS", "MEMORY"], rows);
+    let mut text = table(["PER OPERATION", "CPU us", "LOG SYNCS", "LOG BYTES", "WAITS", "MEMORY"], rows);
     if processes.is_empty() {
         text = "servers: not every node told what it used throughout".to_owned();
     } else {
@@ -189,12 +188,12 @@ fn servers_json(processes: &[ProcessDelta], operations: u64) -> Value {
     let one = |processes: &[ProcessDelta]| {
         let sum = |field: fn(&ProcessDelta) -> u64| processes.iter().map(field).sum::<u64>();
         let cpu: Duration = processes.iter().map(|process| process.cpu).sum();
-        let nodes = processes.iter().flat_map(|process| process.log_syncs.iter().map(|(node, _)| node.0));
+        let nodes = processes.iter().flat_map(|process| process.nodes.iter().map(|node| node.0));
         json!({
             "nodes": nodes.collect::<Vec<_>>(),
             "cpu_micros_per_operation": micros(cpu, operations),
-            "log_syncs_per_operation": each(sum(|process| process.log_syncs.iter().map(|(_, syncs)| syncs).sum())),
-            "disk_written_bytes_per_operation": each(sum(|process| process.disk_written_bytes)),
+            "log_syncs_per_operation": each(sum(|process| process.log_syncs)),
+            "log_written_bytes_per_operation": each(sum(|process| process.log_written_bytes)),
             "voluntary_switches_per_operation": each(sum(|process| process.voluntary_switches)),
             "resident_bytes": sum(|process| process.resident_bytes),
         })
@@ -241,9 +240,10 @@ mod tests {
         }
         record.add(Kind::Get, Duration::ZERO, Err("Timeout, outcome unknown".to_owned()));
         let process = |node: u64| ProcessDelta {
-            log_syncs: vec![(NodeId(node), operations / 10)],
+            nodes: vec![NodeId(node)],
+            log_syncs: operations / 10,
+            log_written_bytes: operations * 200,
             cpu: Duration::from_micros(operations * 5),
-            disk_written_bytes: operations * 200,
             voluntary_switches: operations / 2,
             resident_bytes: 64 << 20,
         };
@@ -267,7 +267,7 @@ mod tests {
             "put  1000",
             "3 operations were due",
             "errors: 1\n  1  Timeout, outcome unknown",
-            "node 1         5.00    0.1000     200            0.500  64 MiB",
+            "node 1         5.00    0.1000     200        0.500  64 MiB",
             "servers 10.00 us of CPU per operation: 100000 operations per CPU-second",
             "client 800.00 us of CPU per operation; it used 0.80 of a core",
         ] {

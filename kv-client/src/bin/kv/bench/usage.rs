@@ -34,14 +34,27 @@ impl Reading {
             let process = report.process?;
             let machine = node.address.rsplit_once(':').map_or("", |(host, _)| host).to_owned();
             let entry = processes.entry((machine, process.process, process.started));
-            entry.or_insert_with(|| (process, Vec::new())).1.push((node.node, report.log_syncs?));
+            let (_, nodes) = entry.or_insert_with(|| (process, Vec::new()));
+            nodes.push(LogUsage {
+                node: node.node,
+                syncs: report.log_syncs?,
+                written_bytes: report.log_written_bytes?,
+            });
         }
         Some(processes)
     }
 }
 
-/// By machine, id and start: what a process had used, and its nodes with the blocks of their log that were synced.
-type Processes = BTreeMap<(String, u64, u64), (ProcessUsage, Vec<(NodeId, u64)>)>;
+/// By machine, id and start: what a process had used, and the logs of its nodes.
+type Processes = BTreeMap<(String, u64, u64), (ProcessUsage, Vec<LogUsage>)>;
+
+/// What had been written to a node's log.
+#[derive(Debug)]
+struct LogUsage {
+    node: NodeId,
+    syncs: u64,
+    written_bytes: u64,
+}
 
 fn cpu_of_this_process() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
@@ -60,10 +73,13 @@ pub(super) struct Usage {
 /// What a process used between two readings.
 #[derive(Debug, PartialEq)]
 pub(super) struct ProcessDelta {
-    /// The nodes in it, with the blocks of their log that were synced.
-    pub(super) log_syncs: Vec<(NodeId, u64)>,
+    /// The nodes in it.
+    pub(super) nodes: Vec<NodeId>,
+    /// Blocks of their logs that were synced.
+    pub(super) log_syncs: u64,
+    /// Bytes of these blocks.
+    pub(super) log_written_bytes: u64,
     pub(super) cpu: Duration,
-    pub(super) disk_written_bytes: u64,
     pub(super) voluntary_switches: u64,
     /// Not a difference: what it held at the end.
     pub(super) resident_bytes: u64,
@@ -83,13 +99,17 @@ fn deltas(before: &Reading, after: &Reading) -> Option<Vec<ProcessDelta>> {
     }
     let pairs = before.into_values().zip(after.into_values());
     pairs
-        .map(|((was, syncs_before), (is, syncs_after))| {
-            let syncs = syncs_before.into_iter().zip(syncs_after);
-            let log_syncs = syncs.map(|((node, was), (_, is))| Some((node, is.checked_sub(was)?)));
+        .map(|((was, logs_before), (is, logs_after))| {
+            if !logs_before.iter().map(|log| log.node).eq(logs_after.iter().map(|log| log.node)) {
+                return None;
+            }
+            let sum = |logs: &[LogUsage], field: fn(&LogUsage) -> u64| logs.iter().map(field).sum::<u64>();
+            let more = |field| sum(&logs_after, field).checked_sub(sum(&logs_before, field));
             Some(ProcessDelta {
-                log_syncs: log_syncs.collect::<Option<_>>()?,
+                nodes: logs_after.iter().map(|log| log.node).collect(),
+                log_syncs: more(|log| log.syncs)?,
+                log_written_bytes: more(|log| log.written_bytes)?,
                 cpu: is.cpu.checked_sub(was.cpu)?,
-                disk_written_bytes: is.disk_written_bytes.checked_sub(was.disk_written_bytes)?,
                 // Threads that have ended take their count with them.
                 voluntary_switches: is.voluntary_switches.saturating_sub(was.voluntary_switches),
                 resident_bytes: is.resident_bytes,
@@ -108,7 +128,6 @@ mod tests {
             process: 7,
             started,
             cpu: Duration::from_millis(used),
-            disk_written_bytes: used,
             voluntary_switches: used,
             resident_bytes: 1_000,
         };
@@ -120,6 +139,7 @@ mod tests {
             disk_free_bytes: 0,
             requests_outstanding: 0,
             log_syncs: Some(id * used),
+            log_written_bytes: Some(used * 512),
             process: Some(process),
         };
         NodeStatus { node: NodeId(id), address: format!("host:{id}"), zone: String::new(), report: Ok(report) }
@@ -136,9 +156,10 @@ mod tests {
         let after = reading(vec![node(1, 5, 30), node(2, 5, 30), node(3, 6, 15)]);
         let usage = Usage::between(&before, &after).processes.unwrap();
         assert_eq!(usage.len(), 2);
-        assert_eq!(usage[0].log_syncs, [(NodeId(1), 20), (NodeId(2), 40)]);
+        assert_eq!((&usage[0].nodes[..], usage[0].log_syncs), (&[NodeId(1), NodeId(2)][..], 20 + 40));
+        assert_eq!(usage[0].log_written_bytes, 2 * 20 * 512);
         assert_eq!((usage[0].cpu, usage[1].cpu), (Duration::from_millis(20), Duration::from_millis(5)));
-        assert_eq!(usage[1].log_syncs, [(NodeId(3), 15)]);
+        assert_eq!((&usage[1].nodes[..], usage[1].log_syncs), (&[NodeId(3)][..], 15));
     }
 
     #[test]
