@@ -4,17 +4,17 @@
 #[cfg(not(kv_mutants))]
 #[macro_export]
 macro_rules! mutant {
-    ($bug:literal) => {
+    ($($bug:literal)|+) => {
         false
     };
 }
 
-/// Whether a planted bug is switched on in this thread.
+/// Whether a planted bug, or one of several, is switched on in this thread.
 #[cfg(kv_mutants)]
 #[macro_export]
 macro_rules! mutant {
-    ($bug:literal) => {
-        $crate::mutants::on($bug)
+    ($($bug:literal)|+) => {
+        $($crate::mutants::on($bug))||+
     };
 }
 

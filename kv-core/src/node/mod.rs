@@ -31,7 +31,7 @@ pub use self::{
     first_start::{OpenLogError, open_log},
     open::{OpenError, Opening},
 };
-pub use crate::replica::{FollowerStatus, Role, ShardStatus};
+pub use crate::replica::{FollowerStatus, OWN_COMMANDS_MAX, Role, ShardStatus};
 use crate::{
     command::CommandOutcome,
     disk::{StateStore, StoreError},
@@ -115,6 +115,8 @@ impl<S: StateStore> Node<S> {
     ///
     /// A turn takes at most 4,096 inputs or 4 MiB of them: the caller cuts.
     pub fn turn(&mut self, now: Time, inputs: &mut Vec<Input>, outputs: &mut Vec<Output>) {
+        #[cfg(kv_mutants)]
+        crate::mutants::set_clock(now.0);
         self.changed.clear();
         if now < self.last_turn {
             point!(ClockWentBack);

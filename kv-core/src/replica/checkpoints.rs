@@ -94,7 +94,12 @@ impl Replica {
         self.checkpointing.loads += 1;
         let boundary = self.raft.store().boundary().index;
         // The initial state stands for the log's beginning: it is of use while all of the log is here.
-        let initial = self.initial.clone().filter(|header| header.index >= boundary);
+        let mut initial = self.initial.clone().filter(|header| header.index >= boundary);
+        if crate::mutant!("B13" | "B14") && boundary > LogIndex(0) {
+            // Who does not know that a checkpoint may be gone takes the state that is left for the whole.
+            let term = self.raft.store().boundary().term;
+            initial = self.initial.clone().map(|header| StateHeader { index: boundary, term, ..header });
+        }
         cx.outputs.push(Output::Checkpoint(CheckpointJob::Load {
             shard: self.shard,
             replica: self.id,
@@ -141,6 +146,8 @@ impl Replica {
             return;
         }
         let LoadedState { footer, sessions, nodes } = loaded;
+        #[cfg(kv_mutants)]
+        let footer = self.taken_for_whole(footer);
         let index = footer.header.index;
         if index > self.last_index() {
             return self.quarantine("the checkpoint is ahead of the log: the log has lost entries", cx);
@@ -159,9 +166,23 @@ impl Replica {
                 self.note_checkpoint(&footer);
                 self.checkpointing.log_bytes = 0;
                 self.phase = Phase::Live(Box::new(state));
+                if crate::mutant!("B7") {
+                    // What was loaded is taken for the newest, before the log is replayed on it.
+                    self.reads.follower.fresh_as_of = Some(cx.now);
+                }
                 cx.notice(Notice::Verified { shard: self.shard, index });
             }
         }
+    }
+
+    /// B9 and B12: the state is ahead of a log that has lost its end, and nobody looks.
+    #[cfg(kv_mutants)]
+    fn taken_for_whole(&self, mut footer: Footer) -> Footer {
+        if crate::mutant!("B9" | "B12") && footer.header.index > self.last_index() {
+            footer.header.index = self.last_index();
+            footer.header.term = crate::types::Term(self.raft.raft.raft_log.last_term());
+        }
+        footer
     }
 
     /// No checkpoint of use is readable here: the state must come from a peer.

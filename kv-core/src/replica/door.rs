@@ -18,13 +18,17 @@ use crate::{
 
 /// Bytes of the sessions of all shards of a node; past it no session is opened.
 const SESSIONS_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Commands that wait for a shard past which a node queues none of its own; it asks again later. While the meta shard's leader
+/// reaches nobody, all nodes tell it again and again how they are reached.
+pub const OWN_COMMANDS_MAX: usize = 16;
 /// How long a client should wait before it asks a shard without a leader again, in milliseconds.
 const NO_LEADER_RETRY_MS: u64 = 50;
 
 impl Replica {
     /// Takes a request; answers it now, or later, exactly once.
     pub(crate) fn request<S: StateStore>(&mut self, request: Request, default: Durability, cx: &mut Context<'_, S>) {
-        if self.proposals.len() + self.reads.len() + self.durable_waits.len() >= cx.settings.waiting_requests_max {
+        let waiting = self.proposals.len() + self.reads.len() + self.durable_waits.len();
+        if waiting >= cx.settings.waiting_requests_max && !crate::mutant!("B41") {
             let error = Error::overloaded("too many requests wait for this shard", 50);
             return cx.reply(request.id, Err(error));
         }
@@ -79,6 +83,9 @@ impl Replica {
 
     /// Queues a command of the node's own; nobody waits for it.
     pub(crate) fn queue_own(&mut self, command: Command) {
+        if self.proposals.len() >= OWN_COMMANDS_MAX {
+            return;
+        }
         let waiting = Waiting { request: RequestId(0), deadline: Time(0), answered: true };
         self.proposals.queue(Queued { waiting, command, durability: Durability::Sync });
     }

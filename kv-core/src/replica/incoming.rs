@@ -98,7 +98,7 @@ impl Replica {
         }
         let staging = manifest.staging();
         // What is being switched to must not be touched by a second stream of the same files.
-        if self.is_installing() || self.checkpointing.is_switching_to(staging) {
+        if (self.is_installing() || self.checkpointing.is_switching_to(staging)) && !crate::mutant!("B23") {
             point!(OfferWhileInstalling);
             return self.end_stream(from, stream, false, cx);
         }

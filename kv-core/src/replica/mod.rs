@@ -38,6 +38,7 @@ use self::{
     proposals::Proposals, reads::Reads, ready::Flight, storage::LogStore,
 };
 pub use self::{
+    door::OWN_COMMANDS_MAX,
     followers::FollowerStatus,
     status::{Role, ShardStatus},
 };
@@ -123,12 +124,17 @@ impl Replica {
         let RecoveredShard { replica, mut hard_state, boundary, entries, install } = recovered;
         let last = entries.last().map_or(boundary.index, |entry| entry.index);
         let last_term = entries.last().map_or(boundary.term, |entry| entry.term);
+        if hard_state.commit > last && crate::mutant!("B9" | "B12" | "B16" | "B18") {
+            // Who does not know that writes may be lost does not look whether they are.
+            hard_state.commit = last;
+        }
         if hard_state.commit > last {
             return Err(BadLog(format!(
                 "shard {shard}: committed up to {} but logged only up to {last}",
                 hard_state.commit
             )));
         }
+        let checkpoint = checkpoint.filter(|checkpoint| checkpoint.index <= last || !crate::mutant!("B9" | "B12"));
         if let Some(checkpoint) = &checkpoint
             && checkpoint.index > last
         {
@@ -258,7 +264,11 @@ fn raft_config(replica: ReplicaId, applied: LogIndex, settings: &Settings) -> ra
         pre_vote: true,
         min_election_tick: election_tick,
         max_election_tick: election::ELECTION_TICKS_MOST,
-        read_only_option: raft::ReadOnlyOption::Safe,
+        read_only_option: if crate::mutant!("B5") {
+            raft::ReadOnlyOption::LeaseBased
+        } else {
+            raft::ReadOnlyOption::Safe
+        },
         // The commit index rides on the next append or heartbeat: half the messages.
         skip_bcast_commit: true,
         max_uncommitted_size: settings.uncommitted_bytes_max as u64,

@@ -260,6 +260,8 @@ impl Replica {
     fn propose_group<S: StateStore>(&mut self, group: Vec<Queued>, cx: &mut Context<'_, S>) {
         let (waiting, commands): (Vec<_>, Vec<_>) =
             group.into_iter().map(|queued| ((queued.waiting, queued.durability), queued.command)).unzip();
+        #[cfg(kv_mutants)]
+        let commands = self.evaluate_too_early(commands, cx);
         let entry = eraftpb::Entry { data: encode_batch(&commands), ..Default::default() };
         let mut message = eraftpb::Message { from: self.id.0, ..Default::default() };
         message.set_msg_type(eraftpb::MessageType::MsgPropose);
@@ -288,6 +290,27 @@ impl Replica {
         }
         self.proposals.count += kept.len();
         self.proposals.proposed.insert(index, Proposed { term, waiting: kept, notes });
+    }
+
+    /// B30: whether a condition holds is looked up when the write is proposed, not when it is applied.
+    #[cfg(kv_mutants)]
+    fn evaluate_too_early<S: StateStore>(&self, mut commands: Vec<Command>, cx: &Context<'_, S>) -> Vec<Command> {
+        let Some(state) = self.state().filter(|_| crate::mutant!("B30")) else { return commands };
+        for command in &mut commands {
+            if let Command::Write(write) = command
+                && let Ok(current) = state.get(&crate::state::Tree::new(cx.store, self.id), &write.key)
+            {
+                let holds = match write.condition {
+                    Condition::Always => true,
+                    Condition::Absent => current.is_none(),
+                    Condition::RevisionIs(revision) => current.is_some_and(|entry| entry.revision == revision),
+                };
+                if holds {
+                    write.condition = Condition::Always;
+                }
+            }
+        }
+        commands
     }
 
     /// Whether a write may be acknowledged before its entry is decided: only if the entry's commit is all that it needs. The

@@ -190,6 +190,8 @@ pub(super) struct Sessions {
     count_max: usize,
     changed: BTreeSet<SessionId>,
     gone: BTreeSet<SessionId>,
+    #[cfg(kv_mutants)]
+    used: BTreeMap<SessionId, u64>,
 }
 
 impl Default for Sessions {
@@ -210,6 +212,8 @@ impl Sessions {
             count_max,
             changed: BTreeSet::new(),
             gone: BTreeSet::new(),
+            #[cfg(kv_mutants)]
+            used: BTreeMap::new(),
         }
     }
 
@@ -251,6 +255,22 @@ impl Sessions {
             return Some(CommandOutcome::SessionExpired);
         };
         session.last_applied = at;
+        #[cfg(kv_mutants)]
+        if mutant!("B25") {
+            // The order in which sessions are forgotten is drawn by each replica for itself.
+            session.last_applied.1 = crate::mutants::draw();
+        }
+        #[cfg(kv_mutants)]
+        if mutant!("B28") {
+            // What each replica's own clock says decides which sessions it still knows.
+            let now = crate::mutants::clock_micros();
+            let used = self.used.insert(stamp.session, now).unwrap_or(now);
+            if now.saturating_sub(used) > 2_000_000 {
+                self.changed.remove(&stamp.session);
+                self.gone.insert(stamp.session);
+                return Some(CommandOutcome::SessionExpired);
+            }
+        }
         let remembered = session.outcomes.get(&stamp.sequence).cloned().filter(|_| !mutant!("B26"));
         session.raise_floor(stamp.floor);
         let answer = if let Some(remembered) = remembered {

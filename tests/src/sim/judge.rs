@@ -398,6 +398,12 @@ impl World {
     fn looks(&mut self, node: usize, statuses: &[ShardStatus], facts: &mut Vec<Fact>) {
         for status in statuses {
             let shard = status.shard;
+            // Clients and other replicas each have so many; what the node asks of itself comes on top.
+            let waiting_max = 2 * self.plan.settings.waiting_requests_max + node::OWN_COMMANDS_MAX;
+            if status.waiting > waiting_max {
+                let what = format!("{} requests wait for shard {shard} on node {}", status.waiting, node + 1);
+                self.fail("queues stay within their bounds", what);
+            }
             let mut view = super::machine::view(node, status);
             if !status.live {
                 // While a state is loaded nothing is known of it.

@@ -19,7 +19,10 @@ const BUGS: &[(&str, &str)] = &[
     ("B1", "a leader reads its own state without proof that it still leads"),
     ("B2", "a ReadIndex context is used twice"),
     ("B3", "a new leader answers reads before it has committed in its term"),
+    ("B4", "a new leader's read is dropped by raft, and whoever waits for it hangs"),
+    ("B5", "reads are answered on a lease that is measured in ticks"),
     ("B6", "a follower answers a read before it has applied up to the index that it asked for"),
+    ("B7", "a bounded read is answered at the start, before the log is replayed"),
     ("B9", "a write is acknowledged before it is synced"),
     ("B10", "a vote leaves before it is synced"),
     ("B11", "an append is acknowledged to the leader before it is synced"),
@@ -33,10 +36,38 @@ const BUGS: &[(&str, &str)] = &[
     ("B19", "the applied index is ahead of the state after a restart"),
     ("B20", "after a restart, all that is in the log counts as committed"),
     ("B21", "after a restart, what is committed counts as applied"),
+    ("B22", "a snapshot's files are switched before the log says so"),
     ("B24", "a snapshot comes without its sessions"),
+    ("B25", "a replica draws a number of its own while it applies"),
     ("B26", "a retry of a write of unknown outcome runs twice"),
     ("B27", "a session that is read back has forgotten its outcomes"),
+    ("B28", "each replica's own clock decides which sessions have expired"),
     ("B29", "a write of unknown outcome is reported as not applied"),
+    ("B30", "a condition is evaluated when the write is proposed, not when it is applied"),
+    ("B41", "requests queue without a bound"),
+];
+
+/// Bugs of the catalogue that can't be written against what there is, and why.
+const LEFT_OUT: &[(&str, &str, &str)] = &[
+    ("B8", "a read at the old owner after a move", "arcs do not move yet"),
+    (
+        "B23",
+        "two snapshots are taken over at once",
+        "planted, but too rare: the second must come while an install is synced",
+    ),
+    ("B31", "a vote of a replica that has none is counted", "every replica votes: nothing changes a configuration yet"),
+    ("B32", "two changes of a configuration at once", "nothing changes a configuration yet"),
+    ("B33", "a removed node comes back", "no node is removed yet"),
+    ("B35", "a joint configuration is never left", "nothing changes a configuration yet"),
+    ("B36", "a learner is promoted before it has caught up", "there are no learners yet"),
+    ("B37-B40", "ownership and moves of shards", "arcs do not move yet"),
+    ("B42", "heartbeats starve behind bulk data", "the simulated network has no bandwidth; lanes are the transport's"),
+    (
+        "B43",
+        "a log for people that blocks the loop",
+        "the core writes none; notices are values, and the shell writes them",
+    ),
+    ("B44", "a lock without a fencing token", "there are no locks"),
 ];
 
 /// Switches a bug on in this thread, on which the simulation runs.
@@ -89,6 +120,10 @@ pub(crate) fn find_all(only: &[String]) -> ExitCode {
         let found = canaries(&root);
         missed += u32::from(!found);
         println!("{:<5} {:<66} {:>6}", "-", "the canaries of log and checkpoints, each by its own tests", told(found));
+        println!("\nleft out:");
+        for (bug, what, why) in LEFT_OUT {
+            println!("{bug:<8} {what:<52} {why}");
+        }
     }
     if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -21,7 +21,7 @@ impl Plan {
             _ => 5,
         };
         let replication = if nodes == 5 && rng.bool() { 5 } else { nodes.min(3) };
-        let settings = draw_settings(&mut rng);
+        let settings = Settings { waiting_requests_max: draw_waiting(seed), ..draw_settings(&mut rng) };
         // A batch must fit into a segment, and one may hold all that a follower was behind.
         let segment_bytes = [256, 512, 1_024][rng.usize(..3)] * 1024;
         let faults_secs = options.sim_secs.unwrap_or_else(|| rng.u64(30..=120));
@@ -125,6 +125,12 @@ fn draw_settings(rng: &mut Rng) -> Settings {
         stream_ticks_max: rng.u64(400..=1_600),
         ..Settings::default()
     }
+}
+
+/// In a fourth of all runs so few requests may wait that some are refused.
+fn draw_waiting(seed: u64) -> usize {
+    let mut rng = Rng::with_seed(mix(seed, "bounds"));
+    if rng.u32(..4) == 0 { rng.usize(2..=8) } else { Settings::default().waiting_requests_max }
 }
 
 fn draw_costs(rng: &mut Rng) -> Costs {
