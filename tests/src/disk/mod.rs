@@ -190,6 +190,12 @@ impl SimDisk {
         self.inner.borrow_mut().steps_left = Some(steps);
     }
 
+    /// How many more changing steps there are until the power goes, if it is to go.
+    #[must_use]
+    pub fn steps_left(&self) -> Option<u64> {
+        self.inner.borrow().steps_left
+    }
+
     /// Whether the power has gone.
     #[must_use]
     pub fn is_off(&self) -> bool {

@@ -162,6 +162,12 @@ impl World {
             return self.schedule_fault();
         }
         let node = self.injector.rng.usize(..self.machines.len());
+        self.strike(kind, node);
+        self.schedule_fault();
+    }
+
+    /// Makes a fault happen to a node, as far as it is one of a node's.
+    pub(super) fn strike(&mut self, kind: Kind, node: usize) {
         self.counts.faults[kind as usize] += 1;
         self.trace.tell(self.now, || format!("FAULT {kind:?} (node {})", node + 1));
         let number = self.injector.drawn;
@@ -212,7 +218,6 @@ impl World {
             }
             Kind::Zombie => self.make_zombie(node),
         }
-        self.schedule_fault();
     }
 
     /// Ends a fault.

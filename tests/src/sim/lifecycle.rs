@@ -1,10 +1,13 @@
 //! Processes that start and end: by loss of power, killed, or of their own accord when they can't trust their disk.
 
-use kv_core::io::Input;
+use kv_core::{
+    io::{Input, Output},
+    log::record::Recovered,
+};
 
 use super::{
     crash_points::tape::Note,
-    machine::StartError,
+    machine::{Opened, StartError},
     world::{Event, World},
 };
 
@@ -57,30 +60,25 @@ impl World {
 
     pub(super) fn start(&mut self, node: usize, start: u64) {
         let machine = &self.machines[node];
-        if machine.start != start || machine.process.is_some() || machine.refused.is_some() {
+        if machine.start != start || machine.runs() || machine.refused.is_some() {
             return;
         }
         let mut outputs = std::mem::take(&mut self.outputs);
         match self.machines[node].open(&self.plan, self.now, &mut outputs) {
-            Ok(recovered) => {
-                self.counts.starts += 1;
-                self.judge_start(node, &recovered);
-                self.note(node, || Note::Told(recovered.clone()));
-                self.judge_turn(node, &outputs);
-                self.perform(node, &mut outputs);
-                self.trace.tell(self.now, || format!("n{} is up", node + 1));
-                self.trace.mark(self.now, Some(node), || "is up".to_owned());
-                self.trace.note([self.now, node as u64, start]);
-                self.give(node, Input::Describe(self.machines[node].description()));
-                self.queue.push(self.now, Event::Tick { node, start });
-                self.queue.push(self.now, Event::DiskFree { node, start });
-            }
+            Ok(Opened::Node(recovered)) => self.up(node, start, &recovered, &mut outputs),
+            Ok(Opened::Founding(first)) => self.begin_founding(node, start, first),
             Err(StartError::Corrupt(reason)) => {
                 self.counts.refused_starts += 1;
                 self.trace.tell(self.now, || format!("n{} refuses to start: {reason}", node + 1));
                 self.trace.mark(self.now, Some(node), || "refuses to start".to_owned());
                 if !self.injector.may_be_damaged(node) {
                     self.fail("a whole log is never refused", format!("node {} refused to start: {reason}", node + 1));
+                }
+            }
+            Err(StartError::Otherwise(reason)) => {
+                self.trace.tell(self.now, || format!("n{} may not start so: {reason}", node + 1));
+                if !self.somebody_got_it_wrong {
+                    self.fail("a node ends only for a reason", format!("node {} did not start: {reason}", node + 1));
                 }
             }
             Err(StartError::Disk(reason)) => {
@@ -90,5 +88,20 @@ impl World {
         }
         outputs.clear();
         self.outputs = outputs;
+    }
+
+    /// A node has begun.
+    pub(super) fn up(&mut self, node: usize, start: u64, recovered: &Recovered, outputs: &mut Vec<Output>) {
+        self.counts.starts += 1;
+        self.judge_start(node, recovered);
+        self.note(node, || Note::Told(recovered.clone()));
+        self.judge_turn(node, outputs);
+        self.perform(node, outputs);
+        self.trace.tell(self.now, || format!("n{} is up", node + 1));
+        self.trace.mark(self.now, Some(node), || "is up".to_owned());
+        self.trace.note([self.now, node as u64, start]);
+        self.give(node, Input::Describe(self.machines[node].description()));
+        self.queue.push(self.now, Event::Tick { node, start });
+        self.queue.push(self.now, Event::DiskFree { node, start });
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! A process is what the shell runs: log, checkpoint worker and node, here driven by the world's events. It starts as the
 //! shell starts it: a fresh directory gets its log, then its identity, synced; a directory with an identity must have a whole
-//! log. Loss of power drops what was not synced; a call that is under way then is cut after a random number of the disk's
+//! log. In runs that begin from empty directories it is a member of a founding first ([`super::founding`]); in the others its
+//! record is ready. Loss of power drops what was not synced; a call that is under way then is cut after a random number of the disk's
 //! operations, so that a crash lands inside writes, syncs, renames and recoveries.
 
 use std::{
@@ -18,7 +19,7 @@ use kv_core::{
         newest_footers,
     },
     disk::{DiskErrorKind, FileDisk, LogDisk},
-    founding::{FoundingRecord, Member},
+    founding::{self, FounderOutput, FoundingRecord},
     inbox::Inbox,
     io::{Input, Operation, Output},
     log::{
@@ -28,10 +29,11 @@ use kv_core::{
     message::Lane,
     node::{Node, Opening, Role, ShardStatus},
     shard_map::NodeDescription,
-    types::{Digest, Durability, Incarnation, LogIndex, NodeId, RequestId, ShardId, Time},
+    state::record::Footer,
+    types::{Digest, Durability, Incarnation, LogIndex, NodeId, ReplicaId, RequestId, ShardId, Time},
 };
 
-use super::{clock::Clock, plan::Plan, stalls::STARVED_PART};
+use super::{clock::Clock, founding::Member, plan::Plan, stalls::STARVED_PART};
 use crate::{
     check::view::{self, Place, ReplicaView},
     disk::{MemoryStore, SimDisk, SimFileDisk, SimLogDisk},
@@ -79,6 +81,8 @@ pub struct Machine {
     pub last_turn: (u64, Time),
     /// The next start is cut short by a crash after this many of the disk's operations.
     pub crash_after_operations: Option<u64>,
+    /// What it has to do with the founding, in runs that begin with one.
+    pub(super) member: Option<Member>,
     founding: FoundingRecord,
 }
 
@@ -89,6 +93,14 @@ pub struct Starved {
     pub period: u64,
     /// When one begins.
     pub phase: u64,
+}
+
+/// What became of a start.
+pub(super) enum Opened {
+    /// The node runs.
+    Node(Recovered),
+    /// The cluster is not founded yet: this is to be done first.
+    Founding(Vec<FounderOutput>),
 }
 
 /// A running process.
@@ -115,19 +127,28 @@ pub struct Process {
     pub serving: BTreeMap<RequestId, (usize, ShardId, Operation)>,
 }
 
+/// What a directory holds when its node begins.
+pub(super) struct Directory {
+    pub(super) log: Log<SimLogDisk>,
+    pub(super) recovered: Recovered,
+    pub(super) footers: BTreeMap<ReplicaId, Footer>,
+}
+
 /// Why a process did not come up.
 pub enum StartError {
     /// It refuses, for damage.
     Corrupt(String),
     /// Its disk failed.
     Disk(String),
+    /// It was started with settings that are not those of its directory.
+    Otherwise(String),
 }
 
 /// The record that founds the cluster of a plan.
 #[must_use]
 pub fn founding_record(plan: &Plan) -> FoundingRecord {
     let members = (1..=plan.nodes)
-        .map(|id| Member {
+        .map(|id| founding::Member {
             node: NodeId(id),
             incarnation: Incarnation(u128::from(plan.seed) << 64 | u128::from(id)),
             peer_address: format!("node-{id}:7201"),
@@ -187,6 +208,7 @@ impl Machine {
             pause_after_sync: None,
             last_turn: (0, Time(0)),
             crash_after_operations: None,
+            member: plan.founding.map(|founding| Member::new(id, plan, founding.cut_percent)),
             founding: founding_record(plan),
         }
     }
@@ -195,32 +217,34 @@ impl Machine {
     ///
     /// # Errors
     /// If it refuses, or its disk fails under it.
-    pub fn open(&mut self, plan: &Plan, now: u64, outputs: &mut Vec<Output>) -> Result<Recovered, StartError> {
+    pub(super) fn open(&mut self, plan: &Plan, now: u64, outputs: &mut Vec<Output>) -> Result<Opened, StartError> {
         if let Some(operations) = self.crash_after_operations.take() {
             self.disk.power_off_after(operations);
         }
-        let opened = self.try_open(plan, now, outputs);
+        let began_with = self.begin_counting();
+        let opened = match self.member {
+            Some(_) => self.try_open_member(plan, now, outputs),
+            None => self.try_open(plan, now, outputs),
+        };
+        if let Some(member) = self.member.as_mut().filter(|_| opened.is_err() || self.disk.is_off()) {
+            member.end();
+        }
         if self.disk.is_off() {
-            self.disk.crash(&mut self.rng);
+            self.process = None;
+            self.lose_power();
             return Err(StartError::Disk("the power was lost during the start".to_owned()));
         }
+        self.end_counting(began_with);
         // What is left of a countdown that did not come to its end.
         self.disk.kill();
-        let (process, recovered) = opened.inspect_err(|error| {
+        opened.inspect_err(|error| {
             if let StartError::Corrupt(reason) = error {
                 self.refused = Some(reason.clone());
             }
-        })?;
-        self.process = Some(process);
-        Ok(recovered)
+        })
     }
 
-    fn try_open(
-        &mut self,
-        plan: &Plan,
-        now: u64,
-        outputs: &mut Vec<Output>,
-    ) -> Result<(Process, Recovered), StartError> {
+    fn try_open(&mut self, plan: &Plan, now: u64, outputs: &mut Vec<Output>) -> Result<Opened, StartError> {
         let disk = |error: kv_core::disk::DiskError| StartError::Disk(error.to_string());
         let settings = LogSettings { segment_bytes: plan.segment_bytes as usize, log_bytes_max: plan.log_bytes_max };
         let mut files = self.disk.files();
@@ -239,6 +263,18 @@ impl Machine {
             (log, Recovered::default())
         };
         let footers = newest_footers(&mut files).map_err(|error| StartError::Disk(format!("{error:?}")))?;
+        self.begin(plan, now, Directory { log, recovered, footers }, outputs).map(Opened::Node)
+    }
+
+    /// Begins as the node that the directory and the founding record say.
+    pub(super) fn begin(
+        &mut self,
+        plan: &Plan,
+        now: u64,
+        directory: Directory,
+        outputs: &mut Vec<Output>,
+    ) -> Result<Recovered, StartError> {
+        let Directory { log, recovered, footers } = directory;
         let opening = Opening {
             node: self.id,
             record: self.founding.clone(),
@@ -252,8 +288,8 @@ impl Machine {
         let mut node =
             Node::open(opening, self.store.clone(), outputs).map_err(|error| StartError::Corrupt(error.to_string()))?;
         node.watch_applied();
-        let worker = Worker::new(files, self.store.clone());
-        let process = Process {
+        let worker = Worker::new(self.disk.files(), self.store.clone());
+        self.process = Some(Process {
             node,
             log,
             worker,
@@ -265,8 +301,23 @@ impl Machine {
             step_scheduled: false,
             busy_until: now,
             serving: BTreeMap::new(),
-        };
-        Ok((process, recovered))
+        });
+        Ok(recovered)
+    }
+
+    /// Its id.
+    pub(super) fn id(&self) -> NodeId {
+        self.id
+    }
+
+    /// The record by which it has begun or will.
+    pub(super) fn record(&self) -> &FoundingRecord {
+        &self.founding
+    }
+
+    /// From now on it goes by this record.
+    pub(super) fn found(&mut self, record: FoundingRecord) {
+        self.founding = record;
     }
 
     /// Bounds what is free on the disk from now on, or takes the bound away.
@@ -284,6 +335,9 @@ impl Machine {
 
     /// Ends the process, wherever it is. With the power, what was not synced is lost.
     pub fn stop(&mut self, power: bool) {
+        if let Some(member) = &mut self.member {
+            member.end();
+        }
         if let Some(mut process) = self.process.take() {
             // The threads for log and checkpoints may be in the middle of something.
             if !self.disk.is_off() && self.rng.u32(..4) > 0 {
@@ -393,7 +447,7 @@ impl Process {
     }
 }
 
-fn refusal(error: LogError) -> StartError {
+pub(super) fn refusal(error: LogError) -> StartError {
     match error {
         LogError::Disk(error) => StartError::Disk(error.to_string()),
         other => StartError::Corrupt(other.to_string()),

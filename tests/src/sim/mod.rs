@@ -29,6 +29,8 @@ pub mod digraphs;
 pub mod disk_faults;
 pub mod failure;
 pub mod faults;
+pub mod founding;
+pub mod founding_places;
 #[cfg(test)]
 mod hard_disk_tests;
 pub mod judge;

@@ -14,7 +14,10 @@ use super::{clock, storms::Storms};
 
 mod draw;
 mod fields;
+mod founding;
 mod show;
+
+pub use founding::Founding;
 
 /// What a run is asked to be, beside its seed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -62,6 +65,8 @@ pub struct Plan {
     pub refuse_micros: u64,
     /// Which storms there are.
     pub storms: Storms,
+    /// How the cluster is founded; `None` if the run begins with a founded one.
+    pub founding: Option<Founding>,
     /// Clocks run up to this much too fast or too slow, in parts per million.
     pub drift_ppm_max: u64,
 }

@@ -37,7 +37,9 @@ impl World {
             machine.stalled_until = 0;
             machine.crash_after_operations = None;
             machine.heal_disk();
-            if machine.process.is_none() && machine.refused.is_none() {
+            self.put_right(node);
+            let machine = &self.machines[node];
+            if !machine.runs() && machine.refused.is_none() {
                 self.schedule_start(node, 0);
             }
         }
@@ -138,7 +140,8 @@ impl World {
             }
         }
         let down = self.machines.iter().position(|machine| machine.process.is_none() && machine.refused.is_none())?;
-        Some(format!("node {} is not up", down + 1))
+        let waits_for = self.machines[down].member.as_ref().and_then(|member| member.waits_for.clone());
+        Some(format!("node {} is not up{}", down + 1, waits_for.map_or_else(String::new, |whom| format!(": {whom}"))))
     }
 
     fn compare_states(&mut self) {

@@ -45,6 +45,14 @@ pub struct Counts {
     pub quarantines: u64,
     /// Sessions found expired by clients.
     pub expired: u64,
+    /// Messages about the founding that arrived.
+    pub founding_messages: u64,
+    /// Disks lost as a whole.
+    pub wiped: u64,
+    /// Starts with settings that were not the others'.
+    pub started_otherwise: u64,
+    /// Nodes that ended with a sentence for people.
+    pub ended_by_themselves: u64,
     /// Attempts of clients.
     pub attempts: u64,
     /// Faults by kind, in the order of [`super::plan::Faults::kinds`].
@@ -105,6 +113,13 @@ impl fmt::Display for Report {
             counts.refused_starts,
             counts.fail_stops
         )?;
+        if counts.founding_messages > 0 {
+            writeln!(
+                f,
+                "  founding: {} messages, {} disks lost, {} starts with other settings, {} nodes ended by themselves",
+                counts.founding_messages, counts.wiped, counts.started_otherwise, counts.ended_by_themselves
+            )?;
+        }
         write!(f, "  faults:")?;
         for ((name, _), count) in self.plan.faults.kinds().iter().zip(counts.faults).filter(|(_, count)| *count > 0) {
             write!(f, " {name} {count}")?;

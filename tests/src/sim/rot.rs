@@ -56,6 +56,10 @@ fn written(disk: &SimDisk) -> Vec<Written> {
 impl World {
     /// Takes the node down, flips a bit or loses a sector, starts it again: it must repair or refuse.
     pub(super) fn rot(&mut self, node: usize, kind: Kind) {
+        if !self.all_are_founded() {
+            // It would count on members that have nothing yet.
+            return;
+        }
         let is_log = kind == Kind::RotLog;
         if is_log && !self.injector.atlas.admits_log(node) {
             return;

@@ -3,6 +3,7 @@
 use kv_core::{
     command::Action,
     error::Error,
+    identity::Admission,
     io::{Input, Notice, Operation, Output, Request},
     message::PeerMessage,
     types::NodeId,
@@ -10,6 +11,7 @@ use kv_core::{
 
 use super::{
     crash_points::tape::Note,
+    founding::Connection,
     machine::LANES,
     network::Fate,
     world::{Event, World},
@@ -158,10 +160,11 @@ impl World {
         match fate {
             Fate::Arrives(at, again) => {
                 self.trace.note([at, messages.len() as u64]);
+                let connection = self.connection(from, to);
                 if let Some(again) = again {
-                    self.queue.push(again, Event::Envelope { from, to, messages: messages.clone() });
+                    self.queue.push(again, Event::Envelope { from, to, messages: messages.clone(), connection });
                 }
-                self.queue.push(at, Event::Envelope { from, to, messages });
+                self.queue.push(at, Event::Envelope { from, to, messages, connection });
             }
             Fate::Lost(Some(at)) => {
                 let start = self.machines[from].start;
@@ -171,8 +174,9 @@ impl World {
         }
     }
 
-    pub(super) fn arrive(&mut self, from: usize, to: usize, mut messages: Vec<PeerMessage>) {
-        if self.machines[to].process.is_none() {
+    pub(super) fn arrive(&mut self, from: usize, to: usize, mut messages: Vec<PeerMessage>, on: Option<Connection>) {
+        let is_heard = on.is_none_or(|connection| self.admit(from, to, &connection) == Some(Admission::Member));
+        if self.machines[to].process.is_none() || !is_heard {
             let start = self.machines[from].start;
             let at = self.now + self.plan.links.delay_micros_min;
             self.queue.push(at, Event::Undelivered { node: from, start, to });

@@ -7,13 +7,14 @@
 
 use std::collections::BTreeMap;
 
+use fastrand::Rng;
 use kv_core::{
     error::Error,
     io::{Answer, Input, Operation, Output, Request},
     message::PeerMessage,
     node::ShardStatus,
     router::Last,
-    types::{NodeId, RequestId, ShardId, Time},
+    types::{ClusterId, NodeId, RequestId, ShardId, Time},
 };
 
 use super::{
@@ -22,6 +23,8 @@ use super::{
     crash_points::tape::Tape,
     disk_faults::{DiskFault, DiskInjector},
     faults::{Injector, Kind, Mend},
+    founding::{Connection, FoundingEvent},
+    founding_places::Place,
     judge::Judge,
     machine::{LANES, Machine},
     network::{Fate, Network},
@@ -57,7 +60,7 @@ pub(super) enum Event {
     /// The node is told how much room its disk has.
     DiskFree { node: usize, start: u64 },
     /// Messages of one lane arrive.
-    Envelope { from: usize, to: usize, messages: Vec<PeerMessage> },
+    Envelope { from: usize, to: usize, messages: Vec<PeerMessage>, connection: Option<Connection> },
     /// A node hears that an envelope was lost.
     Undelivered { node: usize, start: u64, to: usize },
     /// A node goes on that stood still with what its last turn put out.
@@ -84,6 +87,8 @@ pub(super) enum Event {
     Mend { mend: Mend },
     /// A fault of a disk.
     DiskFault { kind: DiskFault, name: &'static str },
+    /// Something of the founding.
+    Founding(FoundingEvent),
 }
 
 /// Everything of one run.
@@ -120,6 +125,14 @@ pub struct World {
     pub(super) envelopes: Vec<Vec<PeerMessage>>,
     /// Empty envelopes, to be used again.
     pub(super) spare: Vec<Vec<PeerMessage>>,
+    /// For what is random about the founding.
+    pub(super) founding_rng: Rng,
+    /// The cluster whose record a member has adopted that did not make it.
+    pub(super) adopted: Option<ClusterId>,
+    /// Whether a node was ever started with settings that were not the others'.
+    pub(super) somebody_got_it_wrong: bool,
+    /// Where a fault is to be put while the cluster is founded.
+    pub(super) place: Option<Place>,
 }
 
 impl World {
@@ -163,11 +176,18 @@ impl World {
             envelopes: (0..machines.len() * LANES).map(|_| Vec::new()).collect(),
             spare: Vec::new(),
             machines,
+            founding_rng: plan.stream("founding faults"),
+            adopted: None,
+            somebody_got_it_wrong: false,
+            place: None,
             plan,
         };
         for node in 0..world.machines.len() {
-            world.schedule_start(node, 0);
+            let founding = world.plan.founding;
+            let after = founding.map_or(0, |founding| world.founding_rng.u64(..founding.starts_within_micros));
+            world.schedule_start(node, after);
         }
+        world.schedule_founding_fault();
         for client in 0..world.clients.len() {
             world.schedule_work(client);
         }
@@ -198,7 +218,7 @@ impl World {
             Event::LogWritten { node, start } => self.log_written(node, start),
             Event::Step { node, start } => self.step(node, start),
             Event::DiskFree { node, start } => self.disk_free(node, start),
-            Event::Envelope { from, to, messages } => self.arrive(from, to, messages),
+            Event::Envelope { from, to, messages, connection } => self.arrive(from, to, messages, connection),
             Event::Undelivered { node, start, to } => {
                 if self.is_current(node, start) {
                     self.give(node, Input::Undelivered { to: NodeId(to as u64 + 1), shard: None });
@@ -233,6 +253,7 @@ impl World {
                     self.inject_disk_fault(kind, name);
                 }
             }
+            Event::Founding(event) => self.founding_event(event),
         }
     }
 

@@ -5,7 +5,7 @@
 use fastrand::Rng;
 use kv_core::{inbox::Limits, settings::Settings};
 
-use super::{super::storms::Storms, Costs, Faults, Kept, Links, Options, Plan, Workload, mix};
+use super::{super::storms::Storms, Costs, Faults, Founding, Kept, Links, Options, Plan, Workload, mix};
 
 impl Plan {
     /// Draws everything.
@@ -43,6 +43,7 @@ impl Plan {
             refuse_micros: 0,
             storms: Storms::draw(Rng::with_seed(mix(seed, "storm kinds")), nodes),
             drift_ppm_max: [0, 200, 50_000][rng.usize(..3)],
+            founding: Founding::draw(seed),
             settings,
         }
     }
@@ -97,6 +98,7 @@ impl Plan {
             refuse_micros: 0,
             storms: Storms::default(),
             drift_ppm_max: 0,
+            founding: None,
         }
     }
 }

@@ -56,6 +56,19 @@ impl fmt::Display for Plan {
             self.settings.kept_bytes_max,
             self.segment_bytes
         )?;
+        if let Some(founding) = &self.founding {
+            writeln!(
+                f,
+                "  founding: from empty directories, starts within {} ms, {} faults in {} ms, {} % of identity writes cut; then \
+                 {:.1} wiped and {:.1} started otherwise a minute",
+                founding.starts_within_micros / 1_000,
+                founding.early_faults,
+                founding.early_micros / 1_000,
+                founding.cut_percent,
+                founding.wipe,
+                founding.otherwise
+            )?;
+        }
         write!(f, "  faults a minute:")?;
         for (name, often) in self.faults.kinds().into_iter().filter(|(_, often)| *often > 0.0) {
             write!(f, " {name} {often:.1}")?;
