@@ -1,6 +1,6 @@
 //! What of a node can be set, with defaults that serve. Times are in ticks of the logical clock unless they say otherwise.
 
-use crate::log::record::BLOCK_BYTES_MAX;
+use crate::{log::record::BLOCK_BYTES_MAX, state::sessions::SessionBounds};
 
 /// Settings of one node. All nodes of a cluster should have the same timing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +35,9 @@ pub struct Settings {
     pub async_micros_max: u64,
     /// Requests that wait for their answer, per shard; past it they are refused.
     pub waiting_requests_max: usize,
+    /// How much a shard remembers of its clients' sessions. The constants, everywhere but in simulations: all replicas of a
+    /// shard must have the same, so no configuration sets them.
+    pub session_bounds: SessionBounds,
     /// Records in one block of the log; at most [`crate::log::record::BLOCK_BYTES_MAX`], and well below a segment.
     pub block_bytes_max: usize,
     /// Client writes are refused while the log's segments take more than this; it counts on checkpoints to free them.
@@ -64,6 +67,7 @@ impl Default for Settings {
             async_bytes_max: MIB,
             async_micros_max: 100_000,
             waiting_requests_max: 65_536,
+            session_bounds: SessionBounds::default(),
             block_bytes_max: BLOCK_BYTES_MAX,
             log_bytes_max: 1024 * MIB as u64,
             disk_reserve_bytes: 256 * MIB as u64,

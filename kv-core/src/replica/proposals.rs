@@ -326,7 +326,8 @@ impl Replica {
         let few = books.early_commands < settings.async_commands_max;
         let small = books.early_bytes + encoded_bytes_about(command) <= settings.async_bytes_max;
         let young = books.oldest_early().is_none_or(|oldest| cx.now.micros_since(oldest) <= settings.async_micros_max);
-        if !(few && small && young) {
+        let within = few && small && young || crate::mutant!("A1");
+        if !within {
             point!(AsyncWaitedForCommands if !few);
             point!(AsyncWaitedForBytes if !small);
             point!(AsyncWaitedForAge if !young);
@@ -336,9 +337,10 @@ impl Replica {
         // No session may be evicted by what is applied before this write, or it could find its own gone.
         let bytes = state.sessions_bytes() + books.session_bytes + sessions::session_bytes_added_max(command);
         let sessions = state.sessions_count() + books.sessions;
-        bytes <= sessions::SESSION_BYTES_MAX
-            && sessions <= sessions::SESSIONS_MAX
-            && books.stamp_is_certain(state, stamp)
+        let bounds = state.session_bounds();
+        bytes <= bounds.bytes_max
+            && sessions <= bounds.sessions_max
+            && (books.stamp_is_certain(state, stamp) || crate::mutant!("A5"))
     }
 
     /// The leadership is lost: what is not applied may still be decided.

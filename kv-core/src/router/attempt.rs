@@ -176,7 +176,7 @@ impl Attempt {
     /// Whether a write is to be sent as sync now, even if its caller asked for async.
     #[must_use]
     pub fn must_be_sync(&self) -> bool {
-        self.unknown && !crate::mutant!("X3")
+        self.unknown && !crate::mutant!("A3")
     }
 
     fn refused(&mut self, router: &mut Router, sent: Sent, error: &Error, now: Time) -> Step {
@@ -214,7 +214,7 @@ impl Attempt {
                 Step::Wait { micros_min: micros(error) }
             }
             ErrorKind::SessionExpired
-                if self.kind == OperationKind::SessionWrite && (!self.unknown || crate::mutant!("X4")) =>
+                if self.kind == OperationKind::SessionWrite && (!self.unknown || crate::mutant!("A4")) =>
             {
                 Step::Renew
             }

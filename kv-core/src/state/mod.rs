@@ -37,7 +37,7 @@ use crate::{
 use self::{
     codec::{decode_entry, entry_key, node_key},
     record::{FrozenTable, StateHeader},
-    sessions::Sessions,
+    sessions::{SessionBounds, Sessions},
     tables::Tables,
 };
 pub use self::{sessions::Session, tables::Tree, terms::TokenState};
@@ -63,6 +63,19 @@ impl ShardState {
         nodes: Vec<(Bytes, Bytes)>,
     ) -> Result<Self, CodecError> {
         Self::restore(header, sessions, nodes, Sessions::default())
+    }
+
+    /// The same, its sessions bounded so from the next command on.
+    #[must_use]
+    pub fn with_session_bounds(mut self, bounds: SessionBounds) -> Self {
+        self.sessions.set_bounds(bounds);
+        self
+    }
+
+    /// The bounds of its sessions.
+    #[must_use]
+    pub fn session_bounds(&self) -> SessionBounds {
+        self.sessions.bounds()
     }
 
     fn restore(

@@ -29,6 +29,22 @@ pub const SESSION_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Most encoded bytes of one outcome; of a larger one the previous entry is not remembered.
 pub const OUTCOME_BYTES_MAX: usize = 4 * 1024;
 
+/// How many sessions a shard remembers, and how much of them. They decide what is forgotten, so all replicas of a shard must
+/// have the same: nothing that a person could set differently on one node may set them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionBounds {
+    /// Most sessions.
+    pub sessions_max: usize,
+    /// Most encoded bytes of all of them.
+    pub bytes_max: usize,
+}
+
+impl Default for SessionBounds {
+    fn default() -> Self {
+        Self { sessions_max: SESSIONS_MAX, bytes_max: SESSION_BYTES_MAX }
+    }
+}
+
 /// The most bytes that a command may add to a shard's sessions.
 #[must_use]
 pub fn session_bytes_added_max(command: &Command) -> usize {
@@ -228,6 +244,14 @@ impl Sessions {
         }
         self.put_in(id, session);
         Ok(())
+    }
+
+    pub(super) fn bounds(&self) -> SessionBounds {
+        SessionBounds { sessions_max: self.count_max, bytes_max: self.bytes_max }
+    }
+
+    pub(super) fn set_bounds(&mut self, bounds: SessionBounds) {
+        (self.count_max, self.bytes_max) = (bounds.sessions_max, bounds.bytes_max);
     }
 
     pub(super) fn get(&self, id: SessionId) -> Option<&Session> {

@@ -38,7 +38,7 @@ pub(super) fn durability(header: &StateHeader, token: Token) -> TokenState {
     }
     let after = header.terms.partition_point(|(_, first)| *first <= token.index);
     match after.checked_sub(1).and_then(|row| header.terms.get(row)) {
-        Some((term, _)) if *term == token.term => TokenState::Durable,
+        Some((term, _)) if *term == token.term || mutant!("A2") => TokenState::Durable,
         Some(_) => TokenState::Lost,
         // Below the table its term is lower than all in it.
         None if header.terms.first().is_some_and(|(first, _)| token.term >= *first) => TokenState::Lost,

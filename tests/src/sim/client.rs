@@ -3,7 +3,10 @@
 //! A client keeps several operations open. Each goes on by itself: ask the router what to do, send or wait, take the answer or
 //! the broken connection, until the router has an answer or gives up. A write keeps its session number over all sendings; if
 //! its session has expired and nothing can have come of it, it begins anew under another. What is recorded as told to the
-//! caller is the router's last word.
+//! caller is the router's last word. How an uncertain write is sent, when a session is renewed, and which sequences are open is
+//! decided by the same code as in the client of production; [`super::maps`] brings maps.
+//!
+//! *Never produced here*: a write that changes between its sendings, two clients in one session, an operation whose caller goes away, more than eight operations open at once.
 
 use std::collections::BTreeMap;
 
@@ -18,6 +21,7 @@ use kv_core::{
 };
 
 use super::{
+    maps,
     network::Fate,
     plan::Plan,
     record,
@@ -32,15 +36,21 @@ const SESSIONLESS_PERCENT: u32 = 8;
 const OPENING_MICROS_MAX: u64 = 5_000_000;
 /// Of a hundred asynchronous writes, so many are asked about later.
 const ASKED_PERCENT: u32 = 70;
+/// How long a client waits for a map until it looks again, in microseconds.
+const MAP_MICROS: u64 = 20_000;
 /// Request numbers of one client lie within this range.
 const REQUESTS_PER_CLIENT: u64 = 1 << 32;
 
 /// One client.
 #[derive(Debug)]
 pub struct Client {
-    router: Router,
+    pub(super) router: Router,
+    /// The node whose address it was given, from 0.
+    pub(super) endpoint: usize,
+    /// Whether a question for a map is under way.
+    pub(super) asks_for_map: bool,
     workload: Workload,
-    rng: Rng,
+    pub(super) rng: Rng,
     sessions: BTreeMap<ShardId, Session>,
     open: BTreeMap<u64, Open>,
     /// Which operation a request under way belongs to, and where it went.
@@ -72,19 +82,26 @@ struct Open {
     request: Option<RequestId>,
     wakes: u64,
     shard: Option<ShardId>,
+    /// Whether it goes in a session, as soon as its shard is known.
+    in_session: bool,
     /// Whether it must succeed, since it is quiet.
     must_succeed: bool,
 }
 
 impl Client {
-    /// A client that knows the first map.
+    /// A client that knows the first map, unless the plan has it begin with less.
     #[must_use]
     pub fn new(index: usize, plan: &Plan, founding: &FoundingRecord) -> Self {
-        let map = founding.layout();
         let mut router = Router::new();
-        router.take_map(&map).expect("the layout of a founding record is a map");
+        if plan.clients.old_map {
+            router.take_map(&maps::of_long_ago(&founding.layout())).expect("an old map is a map");
+        } else if !plan.clients.one_endpoint {
+            router.take_map(&founding.layout()).expect("the layout of a founding record is a map");
+        }
         Self {
             router,
+            endpoint: index % plan.nodes as usize,
+            asks_for_map: false,
             workload: Workload::new(index, plan),
             rng: plan.stream(&format!("client {index}")),
             sessions: BTreeMap::new(),
@@ -158,10 +175,8 @@ impl World {
         let (kind, destination) = routing(&operation);
         let wants_session = kind == OperationKind::SessionWrite && here.rng.u32(..100) >= SESSIONLESS_PERCENT;
         let kind = if wants_session || kind != OperationKind::SessionWrite { kind } else { OperationKind::Write };
-        let shard = match (&operation, wants_session) {
-            (Operation::Write { write, .. }, true) => here.router.route(&write.key).map(|target| target.shard),
-            _ => None,
-        };
+        let wants_session = wants_session && matches!(operation, Operation::Write { .. });
+        let shard = shard_of(&here.router, &operation).filter(|_| wants_session);
         let open = Open {
             attempt: Attempt::new(kind, destination, Time(deadline)),
             operation,
@@ -170,6 +185,7 @@ impl World {
             request: None,
             wakes: 0,
             shard,
+            in_session: wants_session,
             must_succeed,
         };
         let number = here.add(open);
@@ -182,8 +198,13 @@ impl World {
     /// Gives a write its session number and sends it, or has a session opened first.
     fn in_session(&mut self, client: usize, number: u64, shard: ShardId) {
         let now = self.now;
+        let churn_percent = self.plan.clients.churn_percent;
         let here = &mut self.clients[client];
         let session = here.sessions.entry(shard).or_default();
+        if churn_percent > 0 && session.id.is_some() && here.rng.u32(..100) < churn_percent {
+            // The old one is left as it is; what is open in it goes on there.
+            *session = Session::default();
+        }
         let Some(id) = session.id else {
             session.waiting.push(number);
             if !session.opening {
@@ -198,6 +219,7 @@ impl World {
                     request: None,
                     wakes: 0,
                     shard: Some(shard),
+                    in_session: false,
                     must_succeed: false,
                 };
                 let opening = here.add(open);
@@ -221,6 +243,9 @@ impl World {
         let here = &mut self.clients[client];
         let Some(open) = here.open.get_mut(&number) else { return };
         open.request = None;
+        if open.in_session && open.shard.is_none() {
+            return self.find_shard(client, number);
+        }
         let random = here.rng.u64(..);
         match open.attempt.next(&mut here.router, last, now, random) {
             Decision::Send { node, shard, epoch, answer_micros_max } => {
@@ -242,7 +267,9 @@ impl World {
                 let node = node.0 as usize - 1;
                 here.requests.insert(id, (number, node));
                 self.counts.attempts += 1;
-                self.queue.push(self.now + answer_micros_max, Event::NoAnswer { client, request: id });
+                let impatient = [self.plan.clients.answer_micros_max, answer_micros_max];
+                let waits = impatient.into_iter().filter(|micros| *micros > 0).min().unwrap_or(answer_micros_max);
+                self.queue.push(self.now + waits, Event::NoAnswer { client, request: id });
                 self.send_request(client, node, request, remaining_micros);
             }
             Decision::Wait { micros } => {
@@ -253,6 +280,7 @@ impl World {
             Decision::Renew => self.renew(client, number),
             Decision::GiveUp(error) => self.give_up(client, number, error),
         }
+        self.ask_for_map_if_wanted(client);
     }
 
     fn send_request(&mut self, client: usize, node: usize, request: Request, remaining_micros: u64) {
@@ -261,6 +289,8 @@ impl World {
         let end = self.machines.len() + client;
         match self.network.send(self.now, end, node, 0) {
             Fate::Arrives(at, _) => {
+                let held = self.plan.clients.held_micros_max;
+                let at = at + if held > 0 { self.clients[client].rng.u64(..=held) } else { 0 };
                 if Self::may_come_twice(&request.operation)
                     && let Some(later) = self.network.again()
                 {
@@ -355,6 +385,25 @@ impl World {
         }
     }
 
+    /// A write goes in a session of its key's shard, which is not known without a map.
+    fn find_shard(&mut self, client: usize, number: u64) {
+        let here = &mut self.clients[client];
+        let open = here.open.get_mut(&number).expect("the caller has just seen it open");
+        open.shard = shard_of(&here.router, &open.operation);
+        if let Some(shard) = open.shard {
+            return self.in_session(client, number, shard);
+        }
+        if self.now + MAP_MICROS < open.deadline {
+            open.wakes += 1;
+            let wake = open.wakes;
+            self.queue.push(self.now + MAP_MICROS, Event::Wake { client, operation: number, wake });
+            return self.ask_for_map_if_wanted(client);
+        }
+        let open = here.close(number);
+        let error = Error::not_applied(ErrorKind::Timeout, "no map came before the deadline");
+        self.failed(client, &open, &error);
+    }
+
     /// A write's session has expired and nothing can have come of it: it begins anew under another.
     fn renew(&mut self, client: usize, number: u64) {
         let open = self.clients[client].close(number);
@@ -431,6 +480,14 @@ impl Client {
             session.window.close(stamp.sequence);
         }
         open
+    }
+}
+
+/// The shard of a write's key, if there is a map that says so.
+fn shard_of(router: &Router, operation: &Operation) -> Option<ShardId> {
+    match operation {
+        Operation::Write { write, .. } => router.route(&write.key).map(|target| target.shard),
+        _ => None,
     }
 }
 

@@ -30,7 +30,6 @@ use kv_core::{
 };
 
 use super::{
-    faults::Kind,
     machine::{Directory, Machine, Opened, StartError, founding_record, refusal},
     network::Fate,
     plan::Plan,
@@ -325,7 +324,7 @@ impl World {
     }
 
     fn founding_message(&mut self, from: usize, to: usize, connection: Connection, message: FoundingMessage) {
-        let until = self.machines[to].paused_until;
+        let until = self.machines[to].stands_until(self.now);
         if until > self.now {
             let event = FoundingEvent::Message { from, to, connection, message };
             return self.queue.push(until, Event::Founding(event));
@@ -464,99 +463,6 @@ impl World {
         } else {
             self.schedule_start(node, SUPERVISED_MICROS);
         }
-    }
-
-    /// Schedules the plan's next fault of the founding.
-    pub(super) fn schedule_founding_fault(&mut self) {
-        let Some(founding) = self.plan.founding else { return };
-        let is_early = self.now < founding.early_micros && founding.early_faults > 0;
-        let mean = match is_early {
-            true => founding.early_micros as f64 / f64::from(founding.early_faults),
-            false => 60_000_000.0 / (founding.wipe + founding.otherwise),
-        };
-        if mean.is_finite() {
-            let from = if is_early { self.now } else { self.now.max(founding.early_micros) };
-            let after = -mean * (1.0 - self.founding_rng.f64()).ln();
-            self.queue.push(from + 1 + after as u64, Event::Founding(FoundingEvent::Fault));
-        }
-    }
-
-    fn founding_fault(&mut self) {
-        let Some(founding) = self.plan.founding else { return };
-        let node = self.founding_rng.usize(..self.machines.len());
-        if self.now < founding.early_micros {
-            let kinds = [Kind::Crash, Kind::CrashInRecovery, Kind::Kill, Kind::Pause, Kind::Partition, Kind::Link];
-            match self.founding_rng.usize(..kinds.len() + 4) {
-                number @ 0..6 => self.strike(kinds[number], node),
-                number if number < kinds.len() + 2 => self.lose_disk(node),
-                _ => self.start_otherwise(node),
-            }
-        } else if self.founding_rng.f64() * (founding.wipe + founding.otherwise) < founding.wipe {
-            self.lose_disk(node);
-        } else {
-            self.start_otherwise(node);
-        }
-        self.schedule_founding_fault();
-    }
-
-    /// A disk is lost as a whole, if a majority of each shard keeps theirs: a disk that no record names may be lost at any time.
-    fn lose_disk(&mut self, node: usize) {
-        let id = NodeId(node as u64 + 1);
-        let own = self.machines[node].on_disk().map(|file| file.incarnation);
-        let is_named = self.machines.iter().any(|machine| {
-            let named = machine.on_disk().and_then(|file| Some(file.record?.member(id)?.incarnation));
-            named.is_some() && named == own
-        });
-        if is_named && !self.injector.atlas.admits(node) {
-            return;
-        }
-        self.counts.wiped += 1;
-        self.stop(node, true, "loses its disk");
-        self.machines[node].wipe();
-        let after = self.restart_delay();
-        self.schedule_start(node, after);
-    }
-
-    /// Somebody starts a node with settings that are not the others', and puts that right after a while.
-    pub(super) fn start_otherwise(&mut self, node: usize) {
-        let Some(member) = &mut self.machines[node].member else { return };
-        let mut settings = member.settings().clone();
-        if self.founding_rng.bool() || settings.members.len() < 3 {
-            settings.shards += 1;
-        } else {
-            let other = (1 + self.founding_rng.usize(1..settings.members.len())).min(settings.members.len());
-            let other = if other == node + 1 { other - 1 } else { other };
-            settings.members.remove(&NodeId(other as u64));
-        }
-        // Alone it would be founded with them, and keep to that.
-        if settings.members.len() > 1 {
-            member.otherwise = Some(settings);
-            self.somebody_got_it_wrong = true;
-            self.counts.started_otherwise += 1;
-            self.stop(node, false, "is started with other settings");
-            self.schedule_start(node, 1_000);
-            let lasts = self.founding_rng.u64(100_000..3_000_000);
-            self.queue.push(self.now + lasts, Event::Founding(FoundingEvent::PutRight { node }));
-        }
-    }
-
-    /// Starts a node as it should be, if it is not.
-    pub(super) fn put_right(&mut self, node: usize) {
-        let was_otherwise = self.machines[node].member.as_mut().and_then(|member| member.otherwise.take()).is_some();
-        if was_otherwise {
-            self.stop(node, false, "is put right");
-            self.schedule_start(node, 1_000);
-        }
-    }
-
-    /// Whether no node waits for the others any more.
-    pub(super) fn all_are_founded(&self) -> bool {
-        let waits = |(node, machine): (usize, &Machine)| {
-            machine.member.is_some()
-                && !self.injector.may_be_damaged(node)
-                && machine.on_disk().is_none_or(|file| file.record.is_none())
-        };
-        !self.machines.iter().enumerate().any(waits)
     }
 
     /// No two disks hold two records.

@@ -30,6 +30,7 @@ pub mod disk_faults;
 pub mod failure;
 pub mod faults;
 pub mod founding;
+mod founding_faults;
 pub mod founding_places;
 #[cfg(test)]
 mod hard_disk_tests;
@@ -37,6 +38,7 @@ pub mod judge;
 mod lifecycle;
 pub mod links;
 pub mod machine;
+mod maps;
 pub mod network;
 pub mod networks;
 pub mod overload;

@@ -12,11 +12,13 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::{clock, storms::Storms};
 
+mod clients;
 mod draw;
 mod fields;
 mod founding;
 mod show;
 
+pub use clients::Clients;
 pub use founding::Founding;
 
 /// What a run is asked to be, beside its seed.
@@ -65,6 +67,8 @@ pub struct Plan {
     pub refuse_micros: u64,
     /// Which storms there are.
     pub storms: Storms,
+    /// How awkward clients are.
+    pub clients: Clients,
     /// How the cluster is founded; `None` if the run begins with a founded one.
     pub founding: Option<Founding>,
     /// Clocks run up to this much too fast or too slow, in parts per million.

@@ -53,6 +53,8 @@ pub struct Counts {
     pub started_otherwise: u64,
     /// Nodes that ended with a sentence for people.
     pub ended_by_themselves: u64,
+    /// Maps that clients got.
+    pub maps: u64,
     /// Attempts of clients.
     pub attempts: u64,
     /// Faults by kind, in the order of [`super::plan::Faults::kinds`].
@@ -130,7 +132,11 @@ impl fmt::Display for Report {
         for (name, count) in &counts.disk_faults {
             write!(f, " {name} {count}")?;
         }
-        write!(f, "\n  operations ({} attempts, {} sessions expired):", counts.attempts, counts.expired)?;
+        write!(
+            f,
+            "\n  operations ({} attempts, {} sessions expired, {} maps):",
+            counts.attempts, counts.expired, counts.maps
+        )?;
         for ((asked, told), count) in &counts.operations {
             write!(f, " {asked}/{told} {count}")?;
         }

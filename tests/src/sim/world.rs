@@ -14,7 +14,7 @@ use kv_core::{
     message::PeerMessage,
     node::ShardStatus,
     router::Last,
-    types::{ClusterId, NodeId, RequestId, ShardId, Time},
+    types::{ClusterId, MapVersion, NodeId, RequestId, ShardId, Time},
 };
 
 use super::{
@@ -27,6 +27,7 @@ use super::{
     founding_places::Place,
     judge::Judge,
     machine::{LANES, Machine},
+    maps::MapEvent,
     network::{Fate, Network},
     plan::Plan,
     queue::Queue,
@@ -89,6 +90,8 @@ pub(super) enum Event {
     DiskFault { kind: DiskFault, name: &'static str },
     /// Something of the founding.
     Founding(FoundingEvent),
+    /// A map on its way to a client.
+    Map(MapEvent),
 }
 
 /// Everything of one run.
@@ -125,6 +128,8 @@ pub struct World {
     pub(super) envelopes: Vec<Vec<PeerMessage>>,
     /// Empty envelopes, to be used again.
     pub(super) spare: Vec<Vec<PeerMessage>>,
+    /// The newest map that each client was sent by a node's process, where nodes push them.
+    pub(super) maps_told: BTreeMap<(usize, usize, u64), MapVersion>,
     /// For what is random about the founding.
     pub(super) founding_rng: Rng,
     /// The cluster whose record a member has adopted that did not make it.
@@ -178,6 +183,7 @@ impl World {
             machines,
             founding_rng: plan.stream("founding faults"),
             adopted: None,
+            maps_told: BTreeMap::new(),
             somebody_got_it_wrong: false,
             place: None,
             plan,
@@ -254,6 +260,7 @@ impl World {
                 }
             }
             Event::Founding(event) => self.founding_event(event),
+            Event::Map(event) => self.map_event(event),
         }
     }
 
@@ -331,6 +338,7 @@ impl World {
             let machine = &self.machines[node];
             *age = if *age == 0 { 0 } else { machine.last_turn.0 - machine.micros_before_turn(*age) };
         }
+        self.push_map(client, node);
         if let Fate::Arrives(at, _) = self.network.send(self.now, node, self.machines.len() + client, 0) {
             if let Some(later) = self.network.again() {
                 self.queue.push(at + later, Event::Reply { client, request, result: Box::new(result.clone()) });

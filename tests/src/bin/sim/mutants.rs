@@ -14,7 +14,8 @@ const CPU_SECS_MAX: u64 = 60;
 /// Seeds that the control runs without a bug.
 const CONTROL_RUNS: u64 = 5;
 
-/// The planted bugs: `mutant!` marks the places in kv-core.
+/// The planted bugs: `mutant!` marks the places in kv-core. Those with a B are of the catalogue, those with an A are against
+/// promises that only this store makes.
 const BUGS: &[(&str, &str)] = &[
     ("B1", "a leader reads its own state without proof that it still leads"),
     ("B2", "a ReadIndex context is used twice"),
@@ -44,7 +45,13 @@ const BUGS: &[(&str, &str)] = &[
     ("B28", "each replica's own clock decides which sessions have expired"),
     ("B29", "a write of unknown outcome is reported as not applied"),
     ("B30", "a condition is evaluated when the write is proposed, not when it is applied"),
+    ("B34", "a node comes back under its id with a wiped disk"),
     ("B41", "requests queue without a bound"),
+    ("A1", "a leader acknowledges async writes past their bound"),
+    ("A2", "wait_durable goes by the applied index, whatever its term"),
+    ("A3", "an async write of unknown outcome is sent again as async, and its last token believed"),
+    ("A4", "a write of unknown outcome goes on under another session"),
+    ("A5", "an async write is acknowledged though its session may refuse it"),
 ];
 
 /// Bugs of the catalogue that can't be written against what there is, and why.

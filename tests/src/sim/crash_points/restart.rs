@@ -21,7 +21,7 @@ use crate::{
     disk::SimDisk,
     sim::{
         clock::Clock,
-        machine::{Machine, StartError},
+        machine::{Machine, Opened, StartError},
     },
 };
 
@@ -67,7 +67,10 @@ impl<'a> Restarter<'a> {
         self.inputs.clear();
         self.judge_durable(promise)?;
         let told = match self.machine.open(&self.story.plan, NOW_MICROS, &mut self.outputs) {
-            Ok(recovered) => recovered,
+            Ok(Opened::Node(recovered)) => recovered,
+            Ok(Opened::Founding(_)) | Err(StartError::Otherwise(_)) => {
+                return Err("the node of a founded cluster does not know its cluster".to_owned());
+            }
             Err(StartError::Corrupt(reason)) => return Err(format!("the node refuses a whole log: {reason}")),
             Err(StartError::Disk(reason)) => return Err(format!("the start fails on a whole disk: {reason}")),
         };

@@ -5,7 +5,10 @@
 use fastrand::Rng;
 use kv_core::{inbox::Limits, settings::Settings};
 
-use super::{super::storms::Storms, Costs, Faults, Founding, Kept, Links, Options, Plan, Workload, mix};
+use super::{
+    super::storms::Storms, Clients, Costs, Faults, Founding, Kept, Links, Options, Plan, Workload,
+    clients::draw_session_bounds, mix,
+};
 
 impl Plan {
     /// Draws everything.
@@ -44,7 +47,8 @@ impl Plan {
             storms: Storms::draw(Rng::with_seed(mix(seed, "storm kinds")), nodes),
             drift_ppm_max: [0, 200, 50_000][rng.usize(..3)],
             founding: Founding::draw(seed),
-            settings,
+            clients: Clients::draw(seed),
+            settings: draw_session_bounds(seed, settings),
         }
     }
 
@@ -99,6 +103,7 @@ impl Plan {
             storms: Storms::default(),
             drift_ppm_max: 0,
             founding: None,
+            clients: Clients::default(),
         }
     }
 }

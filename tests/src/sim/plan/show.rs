@@ -56,6 +56,20 @@ impl fmt::Display for Plan {
             self.settings.kept_bytes_max,
             self.segment_bytes
         )?;
+        let (clients, bounds) = (&self.clients, self.settings.session_bounds);
+        writeln!(
+            f,
+            "  clients: {}, {}, {}, answers within {} ms, requests held up to {} ms, {} % of writes in new sessions; {} sessions \
+             of {} B a shard",
+            if clients.one_endpoint { "one address" } else { "all addresses" },
+            if clients.old_map { "an old map" } else { "a map" },
+            if clients.pushes { "maps pushed" } else { "maps asked for" },
+            clients.answer_micros_max / 1_000,
+            clients.held_micros_max / 1_000,
+            clients.churn_percent,
+            bounds.sessions_max,
+            bounds.bytes_max
+        )?;
         if let Some(founding) = &self.founding {
             writeln!(
                 f,
