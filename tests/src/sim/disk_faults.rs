@@ -98,6 +98,8 @@ impl World {
         let node = self.disk_injector.rng.usize(..self.machines.len());
         *self.counts.disk_faults.entry(name).or_default() += 1;
         self.trace.tell(self.now, || format!("FAULT {kind:?} (node {})", node + 1));
+        // Before, it would count on members that have nothing yet.
+        let is_founded = self.all_are_founded();
         let rng = &mut self.disk_injector.rng;
         let machine = &mut self.machines[node];
         let start = machine.start;
@@ -112,7 +114,7 @@ impl World {
             }
             // What can't be read counts as damaged, and nobody knows what will be read next.
             DiskFault::FailedRead => {
-                if self.injector.atlas.admits_all_files(node, start) {
+                if is_founded && self.injector.atlas.admits_all_files(node, start) {
                     machine.disk.fail_next_read();
                 }
             }
@@ -138,7 +140,7 @@ impl World {
 
     fn rot_log_badly(&mut self, node: usize) {
         let older = self.disk_injector.older[node].replace(self.machines[node].disk.fork());
-        if !self.injector.atlas.admits_log(node) {
+        if !self.all_are_founded() || !self.injector.atlas.admits_log(node) {
             return;
         }
         self.stop(node, true, "crashed before its log rots");

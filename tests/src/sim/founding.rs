@@ -19,8 +19,8 @@ use kv_core::{
     checkpoint::newest_footers,
     disk::{DiskError, FileDisk},
     founding::{
-        Founder, FounderOutput, FounderStart, FoundingMessage, FoundingRecord, FoundingSettings, IdentityError,
-        IdentityFile,
+        Founder, FounderOutput, FounderStart, FoundingMessage, FoundingRecord, FoundingSettings, IDENTITY_PATH,
+        IdentityError, IdentityFile,
     },
     identity::{self, Admission, Hello, Identity, PEER_PROTOCOL, Refusal, Refusals, Standing},
     io::Output,
@@ -35,7 +35,7 @@ use super::{
     plan::Plan,
     world::{Event, World},
 };
-use crate::disk::SimDisk;
+use crate::disk::{SimDisk, SimFileDisk};
 
 /// Connections for founding messages are those of this lane.
 const LANE: usize = 0;
@@ -155,7 +155,11 @@ impl Machine {
 
     /// What its disk says of it, whether or not that is synced.
     pub(super) fn on_disk(&self) -> Option<IdentityFile> {
-        IdentityFile::load(&mut self.disk.files(), self.id()).ok().flatten()
+        // Looked at beside the disk, whose faults wait for the node.
+        let bytes = self.disk.content(&SimFileDisk::path(IDENTITY_PATH))?;
+        let copy = SimDisk::new();
+        copy.files().write(IDENTITY_PATH, 0, &bytes).ok()?;
+        IdentityFile::load(&mut copy.files(), self.id()).ok().flatten()
     }
 
     /// From now on the disk's steps are counted; gives how many are left.

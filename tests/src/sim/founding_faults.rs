@@ -19,7 +19,10 @@ use super::{
 impl World {
     /// Schedules the plan's next fault of the founding.
     pub(super) fn schedule_founding_fault(&mut self) {
-        let Some(founding) = self.plan.founding else { return };
+        let founding = self.plan.founding;
+        if !founding.from_empty {
+            return;
+        }
         let is_early = self.now < founding.early_micros && founding.early_faults > 0;
         let mean = match is_early {
             true => founding.early_micros as f64 / f64::from(founding.early_faults),
@@ -33,7 +36,7 @@ impl World {
     }
 
     pub(super) fn founding_fault(&mut self) {
-        let Some(founding) = self.plan.founding else { return };
+        let founding = self.plan.founding;
         let node = self.founding_rng.usize(..self.machines.len());
         if self.now < founding.early_micros {
             let kinds = [Kind::Crash, Kind::CrashInRecovery, Kind::Kill, Kind::Pause, Kind::Partition, Kind::Link];
@@ -62,7 +65,7 @@ impl World {
         });
         // What it said when it was bound may still be under way, and get it named. The lowest is named by its own record only.
         let may_be_named = node > 0 && on_disk.is_some_and(|file| file.lowest.is_some());
-        if (is_named || may_be_named) && !self.injector.atlas.admits(node) {
+        if (is_named || may_be_named) && !self.injector.atlas.admits_log(node) {
             return;
         }
         self.counts.wiped += 1;

@@ -107,7 +107,7 @@ fn run(nodes: u64, place: Option<Place>) -> World {
     plan.shards = 1;
     plan.workload.keys = 1;
     plan.workload.clients = 1;
-    plan.founding = Some(Founding::calm());
+    plan.founding = Founding::calm();
     let mut world = World::new(plan, Trace::new(None));
     match place {
         Some(Place { node, step: Step::Disk(number), what: What::Cut(cut) }) => {

@@ -208,7 +208,7 @@ impl Machine {
             pause_after_sync: None,
             last_turn: (0, Time(0)),
             crash_after_operations: None,
-            member: plan.founding.map(|founding| Member::new(id, plan, founding.cut_percent)),
+            member: plan.founding.from_empty.then(|| Member::new(id, plan, plan.founding.cut_percent)),
             founding: founding_record(plan),
         }
     }

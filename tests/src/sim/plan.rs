@@ -69,8 +69,8 @@ pub struct Plan {
     pub storms: Storms,
     /// How awkward clients are.
     pub clients: Clients,
-    /// How the cluster is founded; `None` if the run begins with a founded one.
-    pub founding: Option<Founding>,
+    /// How the cluster is founded, if the run does not begin with a founded one.
+    pub founding: Founding,
     /// Clocks run up to this much too fast or too slow, in parts per million.
     pub drift_ppm_max: u64,
 }

@@ -190,7 +190,7 @@ impl World {
         };
         for node in 0..world.machines.len() {
             let founding = world.plan.founding;
-            let after = founding.map_or(0, |founding| world.founding_rng.u64(..founding.starts_within_micros));
+            let after = if founding.from_empty { world.founding_rng.u64(..=founding.starts_within_micros) } else { 0 };
             world.schedule_start(node, after);
         }
         world.schedule_founding_fault();

@@ -102,7 +102,7 @@ impl Plan {
             refuse_micros: 0,
             storms: Storms::default(),
             drift_ppm_max: 0,
-            founding: None,
+            founding: Founding::default(),
             clients: Clients::default(),
         }
     }

@@ -75,7 +75,12 @@ impl Plan {
                 old_reads_percent deletes_percent conditions_percent previous_percent async_percent;
             faults: crash crash_all crash_in_recovery kill pause partition partition_one_way link slow_disk failed_sync
                 disk_full rot_log rot_file store_lost store_altered transfer zombie lasts_micros;
+            founding: from_empty starts_within_micros early_faults early_micros wipe otherwise cut_percent;
+            clients: one_endpoint old_map pushes answer_micros_max held_micros_max churn_percent;
         );
+        let bounds = &mut self.settings.session_bounds;
+        visit("settings.sessions_max", &mut bounds.sessions_max);
+        visit("settings.session_bytes_max", &mut bounds.bytes_max);
         visit("storms.lasts_micros", &mut self.storms.lasts_micros);
         let names: Vec<_> = self.storms.kinds().map(|(name, _)| name).collect();
         for (name, often) in names.into_iter().zip(&mut self.storms.often) {

@@ -70,7 +70,8 @@ impl fmt::Display for Plan {
             bounds.sessions_max,
             bounds.bytes_max
         )?;
-        if let Some(founding) = &self.founding {
+        let founding = &self.founding;
+        if founding.from_empty {
             writeln!(
                 f,
                 "  founding: from empty directories, starts within {} ms, {} faults in {} ms, {} % of identity writes cut; then \
