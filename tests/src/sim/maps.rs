@@ -1,12 +1,10 @@
 //! How clients come by maps: asked for when the router wants one, pushed with answers, and at first perhaps an old one.
 //!
 //! *Never produced here*: a map that can't be right (its decoder and checks have tests of their own), arcs that moved between
-//! two maps, since no arc moves yet; an old map differs in owners and epochs.
+//! two maps, and epochs that are over, since
+//! no arc moves yet; an old map differs in owners.
 
-use kv_core::{
-    shard_map::ShardMap,
-    types::{Epoch, MapVersion},
-};
+use kv_core::{shard_map::ShardMap, types::MapVersion};
 
 use super::{
     network::Fate,
@@ -27,12 +25,11 @@ pub(super) enum MapEvent {
     NoAnswer { client: usize },
 }
 
-/// The map of a time before the cluster's first: every shard stood elsewhere, under an epoch that is over.
+/// The map of a time before the cluster's first: every shard had another owner.
 pub(super) fn of_long_ago(map: &ShardMap) -> ShardMap {
     let mut old = map.clone();
     old.version = MapVersion(0);
     for row in &mut old.shards {
-        row.epoch = Epoch(0);
         row.replicas.rotate_left(1);
     }
     old

@@ -10,7 +10,7 @@ use super::mix;
 pub struct Clients {
     /// They begin with one address and no map, and ask for maps when they want one.
     pub one_endpoint: bool,
-    /// They begin with a map of long ago: its rows have other owners, under an epoch that is over.
+    /// They begin with a map of long ago: its rows have other owners.
     pub old_map: bool,
     /// Nodes push newer maps with their answers, as on the batch stream.
     pub pushes: bool,
