@@ -44,8 +44,9 @@ impl World {
             return;
         }
         here.asks_for_map = true;
-        // With a map it may ask any node, without one only the one whose address it was given.
-        let knows_more = here.router.map().is_some() || !self.plan.clients.one_endpoint;
+        // With a map it may ask any node, without one only the one whose address it was given. That one may be gone for good:
+        // in the end its user has to name the others.
+        let knows_more = here.router.map().is_some() || !self.plan.clients.one_endpoint || self.quiet;
         let node = if knows_more { here.rng.usize(..nodes) } else { here.endpoint };
         if let Fate::Arrives(at, _) = self.network.send(self.now, nodes + client, node, 0) {
             self.queue.push(at, Event::Map(MapEvent::Asked { client, node }));
