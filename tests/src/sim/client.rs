@@ -4,16 +4,20 @@
 //! the broken connection, until the router has an answer or gives up. A write keeps its session number over all sendings; if
 //! its session has expired and nothing can have come of it, it begins anew under another. What is recorded as told to the
 //! caller is the router's last word. How an uncertain write is sent, when a session is renewed, and which sequences are open is
-//! decided by the same code as in the client of production; [`super::maps`] brings maps.
+//! decided by the same code as in the client of production; [`super::maps`] brings maps, [`super::client_sessions`] keeps the
+//! sessions.
 //!
-//! *Never produced here*: a write that changes between its sendings, two clients in one session, an operation whose caller goes away, more than eight operations open at once.
+//! Two things are judged here: a client that keeps to the rules is never told that its request is invalid, and in quiet every
+//! key takes a write and answers a read.
+//!
+//! *Never produced here*: a write that changes between its sendings, an operation whose caller goes away, more than eight
+//! operations open at once.
 
 use std::collections::BTreeMap;
 
 use fastrand::Rng;
 use kv_core::{
-    command::SessionStamp,
-    error::{Error, ErrorKind},
+    error::{Error, ErrorKind, Outcome},
     founding::FoundingRecord,
     io::{Answer, Consistency, Operation, Request},
     router::{Attempt, Decision, Destination, Last, OperationKind, Router, Window},
@@ -21,6 +25,7 @@ use kv_core::{
 };
 
 use super::{
+    client_sessions::{Session, shard_of},
     maps,
     network::Fate,
     plan::Plan,
@@ -32,12 +37,10 @@ use crate::history;
 
 /// Writes of this many in a hundred carry no session: they are never sent twice unless nothing came of the first.
 const SESSIONLESS_PERCENT: u32 = 8;
-/// How long a client waits for a session to be opened, in microseconds.
-const OPENING_MICROS_MAX: u64 = 5_000_000;
 /// Of a hundred asynchronous writes, so many are asked about later.
 const ASKED_PERCENT: u32 = 70;
-/// How long a client waits for a map until it looks again, in microseconds.
-const MAP_MICROS: u64 = 20_000;
+/// In quiet, so many writes of a key outside of a session may end with an unknown outcome before one must be answered.
+const UNCERTAIN_MAX: u32 = 3;
 /// Request numbers of one client lie within this range.
 const REQUESTS_PER_CLIENT: u64 = 1 << 32;
 
@@ -51,8 +54,11 @@ pub struct Client {
     pub(super) asks_for_map: bool,
     workload: Workload,
     pub(super) rng: Rng,
-    sessions: BTreeMap<ShardId, Session>,
-    open: BTreeMap<u64, Open>,
+    pub(super) sessions: BTreeMap<ShardId, Session>,
+    /// The open sequences of each session, the current ones and those before: an operation keeps to the session in which it
+    /// began, and what is open beside it there holds its floor, even when there is a newer session.
+    pub(super) windows: BTreeMap<(ShardId, SessionId), Window>,
+    pub(super) open: BTreeMap<u64, Open>,
     /// Which operation a request under way belongs to, and where it went.
     requests: BTreeMap<RequestId, (u64, usize)>,
     operations: u64,
@@ -61,31 +67,21 @@ pub struct Client {
     tokens: Vec<Token>,
 }
 
-/// A client's session with one shard.
-#[derive(Debug, Default)]
-struct Session {
-    id: Option<SessionId>,
-    opening: bool,
-    window: Window,
-    /// Operations that wait for it to be opened.
-    waiting: Vec<u64>,
-}
-
 /// An operation that has no answer yet.
 #[derive(Debug)]
-struct Open {
-    operation: Operation,
+pub(super) struct Open {
+    pub(super) operation: Operation,
     /// Its number in the history; none for the opening of a session.
-    recorded: Option<u64>,
-    deadline: u64,
-    attempt: Attempt,
-    request: Option<RequestId>,
-    wakes: u64,
-    shard: Option<ShardId>,
+    pub(super) recorded: Option<u64>,
+    pub(super) deadline: u64,
+    pub(super) attempt: Attempt,
+    pub(super) request: Option<RequestId>,
+    pub(super) wakes: u64,
+    pub(super) shard: Option<ShardId>,
     /// Whether it goes in a session, as soon as its shard is known.
-    in_session: bool,
-    /// Whether it must succeed, since it is quiet.
-    must_succeed: bool,
+    pub(super) in_session: bool,
+    /// Whether it must succeed, since it is quiet; and after how many writes of its kind whose outcome is unknown.
+    pub(super) must_succeed: Option<u32>,
 }
 
 impl Client {
@@ -105,6 +101,7 @@ impl Client {
             workload: Workload::new(index, plan),
             rng: plan.stream(&format!("client {index}")),
             sessions: BTreeMap::new(),
+            windows: BTreeMap::new(),
             open: BTreeMap::new(),
             requests: BTreeMap::new(),
             operations: 0,
@@ -150,22 +147,26 @@ impl World {
             Some(token) => Operation::WaitDurable { token },
             None => here.workload.draw(&mut here.rng, self.keys.in_use()),
         };
-        self.begin(client, operation, self.now + work.deadline_micros, false);
+        self.begin(client, operation, self.now + work.deadline_micros, None);
     }
 
     /// A put to a key that has to succeed.
     pub(super) fn put_at_last(&mut self, client: usize, key: Key, deadline: u64) {
+        self.put_again_at_last(client, key, deadline, UNCERTAIN_MAX);
+    }
+
+    fn put_again_at_last(&mut self, client: usize, key: Key, deadline: u64, uncertain_max: u32) {
         let here = &mut self.clients[client];
         let operation = here.workload.final_put(&mut here.rng, key);
-        self.begin(client, operation, deadline, true);
+        self.begin(client, operation, deadline, Some(uncertain_max));
     }
 
     /// A linearizable read of a key that has to succeed.
     pub(super) fn get_at_last(&mut self, client: usize, key: Key, deadline: u64) {
-        self.begin(client, Operation::Get { key, consistency: Consistency::Linearizable }, deadline, true);
+        self.begin(client, Operation::Get { key, consistency: Consistency::Linearizable }, deadline, Some(0));
     }
 
-    fn begin(&mut self, client: usize, operation: Operation, deadline: u64, must_succeed: bool) {
+    fn begin(&mut self, client: usize, operation: Operation, deadline: u64, must_succeed: Option<u32>) {
         let call = record::call(&operation, self.plan.slow_ppm_max());
         let moment = self.judge.own_moment();
         let recorded = self.judge.history.invoke(client as u64, call, moment);
@@ -195,50 +196,8 @@ impl World {
         }
     }
 
-    /// Gives a write its session number and sends it, or has a session opened first.
-    fn in_session(&mut self, client: usize, number: u64, shard: ShardId) {
-        let now = self.now;
-        let churn_percent = self.plan.clients.churn_percent;
-        let here = &mut self.clients[client];
-        let session = here.sessions.entry(shard).or_default();
-        if churn_percent > 0 && session.id.is_some() && here.rng.u32(..100) < churn_percent {
-            // The old one is left as it is; what is open in it goes on there.
-            *session = Session::default();
-        }
-        let Some(id) = session.id else {
-            session.waiting.push(number);
-            if !session.opening {
-                session.opening = true;
-                let deadline = now + OPENING_MICROS_MAX;
-                let attempt = Attempt::new(OperationKind::SessionWrite, Destination::Shard(shard), Time(deadline));
-                let open = Open {
-                    operation: Operation::OpenSession,
-                    recorded: None,
-                    deadline,
-                    attempt,
-                    request: None,
-                    wakes: 0,
-                    shard: Some(shard),
-                    in_session: false,
-                    must_succeed: false,
-                };
-                let opening = here.add(open);
-                self.go_on(client, opening, Last::Nothing);
-            }
-            return;
-        };
-        let sequence = session.window.take().expect("a client opens fewer operations than a window holds");
-        let open = here.open.get_mut(&number).expect("the caller has just seen it open");
-        if let Operation::Write { write, .. } = &mut open.operation {
-            write.session = Some(SessionStamp { session: id, sequence, floor: sequence });
-        }
-        let recorded = open.recorded.expect("a write is recorded");
-        self.judge.history.stamp(recorded, history::Stamp { shard, session: id, sequence });
-        self.go_on(client, number, Last::Nothing);
-    }
-
     /// Asks the router what to do with an operation, and does it.
-    fn go_on(&mut self, client: usize, number: u64, last: Last<'_>) {
+    pub(super) fn go_on(&mut self, client: usize, number: u64, last: Last<'_>) {
         let now = Time(self.now);
         let here = &mut self.clients[client];
         let Some(open) = here.open.get_mut(&number) else { return };
@@ -255,8 +214,8 @@ impl World {
                         *durability = Some(Durability::Sync);
                     }
                     if let Some(stamp) = &mut write.session {
-                        let session = here.sessions.get(&shard).filter(|session| session.id == Some(stamp.session));
-                        stamp.floor = session.map_or(stamp.sequence, |session| session.window.floor());
+                        let window = here.windows.get(&(shard, stamp.session));
+                        stamp.floor = window.expect("its sequence is open in its session's window").floor();
                     }
                 }
                 let may_be_sent_again = open.in_session || !matches!(open.operation, Operation::Write { .. });
@@ -341,13 +300,7 @@ impl World {
     fn succeeded(&mut self, client: usize, open: Open, answer: Answer) {
         let here = &mut self.clients[client];
         if let (Answer::SessionOpened(id), Some(shard)) = (&answer, open.shard) {
-            let session = here.sessions.entry(shard).or_default();
-            *session = Session { id: Some(*id), waiting: std::mem::take(&mut session.waiting), ..Session::default() };
-            let waiting = std::mem::take(&mut session.waiting);
-            for number in waiting {
-                self.in_session(client, number, shard);
-            }
-            return;
+            return self.session_opened(client, shard, *id);
         }
         match (&answer, &open.operation) {
             (Answer::Got { entry, .. }, Operation::Get { key, .. }) => {
@@ -370,16 +323,7 @@ impl World {
         let here = &mut self.clients[client];
         let open = here.close(number);
         match (open.shard, &open.operation) {
-            (Some(shard), Operation::OpenSession) => {
-                let waiting = {
-                    let session = here.sessions.entry(shard).or_default();
-                    session.opening = false;
-                    std::mem::take(&mut session.waiting)
-                };
-                for number in waiting {
-                    self.again(client, number, shard);
-                }
-            }
+            (Some(shard), Operation::OpenSession) => self.session_not_opened(client, shard),
             (Some(shard), Operation::Write { write, .. }) if error.kind() == ErrorKind::SessionExpired => {
                 self.expired(client, shard, write.session);
                 self.failed(client, &open, &error);
@@ -388,67 +332,25 @@ impl World {
         }
     }
 
-    /// A write goes in a session of its key's shard, which is not known without a map.
-    fn find_shard(&mut self, client: usize, number: u64) {
-        let here = &mut self.clients[client];
-        let open = here.open.get_mut(&number).expect("the caller has just seen it open");
-        open.shard = shard_of(&here.router, &open.operation);
-        if let Some(shard) = open.shard {
-            return self.in_session(client, number, shard);
+    pub(super) fn failed(&mut self, client: usize, open: &Open, error: &Error) {
+        if error.kind() == ErrorKind::Invalid {
+            let what = format!("{:?} failed: {error}", open.operation);
+            self.fail("who keeps to the rules is not told otherwise", what);
         }
-        if self.now + MAP_MICROS < open.deadline {
-            open.wakes += 1;
-            let wake = open.wakes;
-            self.queue.push(self.now + MAP_MICROS, Event::Wake { client, operation: number, wake });
-            return self.ask_for_map_if_wanted(client);
-        }
-        let open = here.close(number);
-        let error = Error::not_applied(ErrorKind::Timeout, "no map came before the deadline");
-        self.failed(client, &open, &error);
-    }
-
-    /// A write's session has expired and nothing can have come of it: it begins anew under another.
-    fn renew(&mut self, client: usize, number: u64) {
-        let open = self.clients[client].close(number);
-        let shard = open.shard.expect("only a write in a session finds it expired");
-        if let Operation::Write { write, .. } = &open.operation {
-            self.expired(client, shard, write.session);
-        }
-        let number = self.clients[client].add(open);
-        self.again(client, number, shard);
-    }
-
-    /// A session is not known any more; it may have been replaced already.
-    fn expired(&mut self, client: usize, shard: ShardId, stamp: Option<SessionStamp>) {
-        self.counts.expired += 1;
-        let session = self.clients[client].sessions.entry(shard).or_default();
-        if session.id == stamp.map(|stamp| stamp.session) {
-            *session = Session { waiting: std::mem::take(&mut session.waiting), ..Session::default() };
-        }
-    }
-
-    /// Tries again to get a session for a write, if there is time.
-    fn again(&mut self, client: usize, number: u64, shard: ShardId) {
-        if self.clients[client].open.get(&number).is_some_and(|open| open.deadline > self.now) {
-            return self.in_session(client, number, shard);
-        }
-        if self.clients[client].open.contains_key(&number) {
-            let open = self.clients[client].close(number);
-            let error = Error::not_applied(ErrorKind::Timeout, "no session could be opened before the deadline");
-            self.failed(client, &open, &error);
-        }
-    }
-
-    fn failed(&mut self, client: usize, open: &Open, error: &Error) {
-        if open.must_succeed && error.kind() == ErrorKind::SessionExpired {
+        if let (Some(uncertain_max), Some(key)) = (open.must_succeed, open.write_key()) {
             // Where few sessions are remembered an honest answer may be that nobody knows. The next write is known.
-            self.told(client, open, record::failure(error));
-            if let Operation::Write { write, .. } = &open.operation {
-                self.put_at_last(client, write.key.clone(), open.deadline);
+            let expired = error.kind() == ErrorKind::SessionExpired;
+            // A leader that finds only now what the faults have done to its files gives its leadership away. A write outside of
+            // a session is never sent twice, so an honest answer then is that its outcome is unknown; its caller may write again.
+            let uncertain = uncertain_max > 0 && !open.in_session && error.outcome() == Outcome::Unknown;
+            if expired || uncertain {
+                let uncertain_max = uncertain_max - u32::from(!expired);
+                let (key, deadline) = (key.clone(), open.deadline);
+                self.told(client, open, record::failure(error));
+                return self.put_again_at_last(client, key, deadline, uncertain_max);
             }
-            return;
         }
-        if open.must_succeed {
+        if open.must_succeed.is_some() {
             let what = format!("{:?} failed: {error}", open.operation);
             self.fail("in quiet, every shard takes writes and answers reads", what);
         }
@@ -469,36 +371,38 @@ impl World {
     }
 }
 
+impl Open {
+    /// The key that it writes.
+    fn write_key(&self) -> Option<&Key> {
+        match &self.operation {
+            Operation::Write { write, .. } => Some(&write.key),
+            _ => None,
+        }
+    }
+}
+
 impl Client {
     /// What waits the longest, for people.
     pub(super) fn first_open(&self) -> String {
         self.open.values().next().map_or_else(String::new, |open| format!("{:?}", open.operation))
     }
 
-    fn add(&mut self, open: Open) -> u64 {
+    pub(super) fn add(&mut self, open: Open) -> u64 {
         self.operations += 1;
         self.open.insert(self.operations, open);
         self.operations
     }
 
     /// Takes an operation that has ended; its session number is then no longer open.
-    fn close(&mut self, number: u64) -> Open {
+    pub(super) fn close(&mut self, number: u64) -> Open {
         let open = self.open.remove(&number).expect("an operation ends once");
         if let (Some(shard), Operation::Write { write, .. }) = (open.shard, &open.operation)
             && let Some(stamp) = write.session
-            && let Some(session) = self.sessions.get_mut(&shard).filter(|session| session.id == Some(stamp.session))
+            && let Some(window) = self.windows.get_mut(&(shard, stamp.session))
         {
-            session.window.close(stamp.sequence);
+            window.close(stamp.sequence);
         }
         open
-    }
-}
-
-/// The shard of a write's key, if there is a map that says so.
-fn shard_of(router: &Router, operation: &Operation) -> Option<ShardId> {
-    match operation {
-        Operation::Write { write, .. } => router.route(&write.key).map(|target| target.shard),
-        _ => None,
     }
 }
 

@@ -52,6 +52,7 @@ const PROMISES: &[(&str, &str)] = &[
         "in quiet, every shard takes writes and answers reads",
         "Once faults end, every key can be written and read again.",
     ),
+    ("who keeps to the rules is not told otherwise", "A request that may be asked is never called invalid."),
     ("in quiet, every shard gets one leader", "Once faults end, every shard finds one leader."),
     ("in quiet, every operation ends", "Once faults end, nobody waits for ever."),
     (

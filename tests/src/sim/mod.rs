@@ -23,6 +23,7 @@
 
 pub mod atlas;
 pub mod client;
+mod client_sessions;
 pub mod clock;
 pub mod crash_points;
 pub mod digraphs;
