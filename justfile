@@ -35,6 +35,11 @@ sim-long:
 sim-century:
     cargo run --profile dist -p kv-tests --bin sim -- --campaign tests/simulated.txt --days 36525 --jobs 2 --brief
 
+# The same load on kv, etcd and Redis (Debian packages etcd-server and redis-server), in turn: an hour for all workloads.
+peers *args:
+    cargo build --profile dist -p kv-server
+    cargo run --profile dist -p kv-tests --features peers --bin peers -- {{args}}
+
 # Ten times the load that a cluster can bear.
 overload:
     cargo run --release -p kv-tests --bin sim -- --overload

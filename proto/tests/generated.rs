@@ -25,10 +25,27 @@ fn generate() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
+/// The client of etcd with which the benches against it are done.
+fn generate_etcd(folder: &Path) -> Vec<(&'static str, Vec<u8>)> {
+    let mut compiler = protox::Compiler::new([folder]).expect("the folder of etcd's proto");
+    compiler.include_source_info(true);
+    compiler.open_files(["kv.proto"]).unwrap_or_else(|error| panic!("etcd's proto does not compile: {error}"));
+    let out = tempfile::tempdir().expect("a temporary directory");
+    let services = tonic_prost_build::configure().bytes(".").build_server(false);
+    services.out_dir(out.path()).compile_fds(compiler.file_descriptor_set()).expect("code from the proto");
+    vec![("generated.rs", fs::read(out.path().join("etcdserverpb.rs")).expect("the generated code"))]
+}
+
 #[test]
 fn the_committed_code_is_what_the_protos_say() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/generated");
-    for (name, content) in generate() {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    compare(&package.join("src/generated"), generate());
+    let etcd = package.join("../tests/src/bin/peers/etcd");
+    compare(&etcd, generate_etcd(&etcd));
+}
+
+fn compare(folder: &Path, generated: Vec<(&str, Vec<u8>)>) {
+    for (name, content) in generated {
         let path = folder.join(name);
         if std::env::var_os("KV_REGENERATE").is_some() {
             fs::write(&path, content).expect("a writable checkout");
