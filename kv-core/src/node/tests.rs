@@ -14,12 +14,16 @@ use crate::{
     founding::{FoundingRecord, Member},
     io::{Answer, Consistency, LogReport, Operation, Request},
     log::record::Recovered,
+    message::{PeerMessage, RaftMessageKind},
     state::record::{Footer, StateHeader},
     types::{
         Digest, Entry, Incarnation, Key, META_SHARD, ReplicaId, RequestId, Revision, Sequence, SessionId, Term, Token,
         Value,
     },
 };
+
+mod hand_over;
+mod offers;
 
 type Trees = BTreeMap<ReplicaId, BTreeMap<Bytes, Bytes>>;
 
@@ -72,6 +76,9 @@ struct Cluster {
     checkpoints: usize,
     /// A node whose messages are lost, those to it as well.
     silent: Option<NodeId>,
+    /// A node that is never told to campaign, and when it should have been.
+    deaf: Option<NodeId>,
+    told_to_campaign: Vec<Time>,
     /// Jobs that a healthy cluster asks for none of.
     other_jobs: Vec<CheckpointJob>,
 }
@@ -100,6 +107,8 @@ impl Cluster {
             next: 0,
             checkpoints: 0,
             silent: None,
+            deaf: None,
+            told_to_campaign: Vec::new(),
             other_jobs: Vec::new(),
         };
         for node in (1..=count).map(NodeId) {
@@ -131,6 +140,9 @@ impl Cluster {
         for output in outputs {
             match output {
                 Output::Send { to, .. } if [node, to].map(Some).contains(&self.silent) => {}
+                Output::Send { to, message } if Some(to) == self.deaf && tells_to_campaign(&message) => {
+                    self.told_to_campaign.push(self.now);
+                }
                 Output::Send { to, message } => {
                     self.inputs.get_mut(&to).unwrap().push(Input::Peer { from: node, message });
                 }
@@ -230,6 +242,10 @@ impl Cluster {
             self.nodes[&NodeId(1)].keeper.checked().row_at(crate::ring::position(key.as_bytes())).unwrap().shard;
         (shard, self.leader(shard))
     }
+}
+
+fn tells_to_campaign(message: &PeerMessage) -> bool {
+    matches!(message, PeerMessage::Raft { message, .. } if message.kind == RaftMessageKind::TimeoutNow)
 }
 
 fn key(text: &str) -> Key {

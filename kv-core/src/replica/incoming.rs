@@ -82,10 +82,17 @@ impl Replica {
         if self.is_quarantined() {
             return;
         }
-        if let Err(reason) = self.check_offer(from, &manifest, message.as_ref()) {
-            point!(OfferRefused);
-            cx.notice(Notice::Refused { from, shard: Some(self.shard), reason });
-            return self.end_stream(from, stream, false, cx);
+        match self.check_offer(from, &manifest, message.as_ref()) {
+            Verdict::Step | Verdict::Drop => {}
+            Verdict::Refuse(reason) => {
+                point!(OfferRefused);
+                cx.notice(Notice::Refused { from, shard: Some(self.shard), reason });
+                return self.end_stream(from, stream, false, cx);
+            }
+            Verdict::Quarantine(reason) => {
+                self.end_stream(from, stream, false, cx);
+                return self.quarantine(reason, cx);
+            }
         }
         if let Some(message) = &message
             && self.raft.raft.raft_log.match_term(manifest.index.0, manifest.term.0)
@@ -122,17 +129,12 @@ impl Replica {
         self.incoming = Some(Incoming { from, stream, manifest, staging, message, step, quiet_ticks: 0, ticks: 0 });
     }
 
-    fn check_offer(
-        &self,
-        from: NodeId,
-        manifest: &Manifest,
-        message: Option<&RaftMessage>,
-    ) -> Result<(), &'static str> {
+    fn check_offer(&self, from: NodeId, manifest: &Manifest, message: Option<&RaftMessage>) -> Verdict {
         if manifest.files.is_empty() || manifest.files.len() > MANIFEST_FILES_MAX {
-            return Err("an offer of no files, or of too many");
+            return Verdict::Refuse("an offer of no files, or of too many");
         }
         if manifest.index.0 > INDEX_MAX || manifest.term > self.term_max() || manifest.term.0 == 0 {
-            return Err("an index or a term that no log reaches");
+            return Verdict::Refuse("an index or a term that no log reaches");
         }
         let plain = |name: &str| {
             !name.is_empty()
@@ -140,23 +142,27 @@ impl Replica {
                 && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
         };
         if !manifest.files.iter().all(|file| plain(&file.name)) {
-            return Err("an offer of a file whose name is none of ours");
+            return Verdict::Refuse("an offer of a file whose name is none of ours");
         }
         let Some(message) = message else {
             let wanted = matches!(self.phase, Phase::Stateless) && self.replica_on(from).is_some();
-            return if wanted { Ok(()) } else { Err("an offer that was not asked for") };
+            if !wanted {
+                return Verdict::Refuse("an offer that was not asked for");
+            }
+            // Any peer may answer, so this proves nothing of the group's log. It is of no use here.
+            if self.has_parted(manifest.index, manifest.term) {
+                return Verdict::Refuse("an offer of a state that is not of this log");
+            }
+            return Verdict::Step;
         };
-        if let Verdict::Refuse(reason) | Verdict::Quarantine(reason) = self.judge(from, message) {
-            return Err(reason);
-        }
         let mark = message.snapshot.as_ref();
         if !mark.is_some_and(|mark| mark.index == manifest.index && mark.term == manifest.term) {
-            return Err("an offer whose files and message differ");
+            return Verdict::Refuse("an offer whose files and message differ");
         }
         if message.term < self.term() {
-            return Err("an offer of a leader of the past");
+            return Verdict::Refuse("an offer of a leader of the past");
         }
-        Ok(())
+        self.judge(from, message)
     }
 
     /// Staging is ready: these files are lacking.
@@ -257,9 +263,17 @@ impl Replica {
             Some(message) => {
                 let (index, term) = (header.index, header.term);
                 message.snapshot = Some(SnapshotMark { index, term, configuration });
-                let message = message_to_raft(message);
+                let (from, message) = (incoming.from, message.clone());
                 incoming.step = Step::Stepped;
-                let _ = self.raft.step(message);
+                // While the files came the log went on: what is decided now may be what the snapshot differs from.
+                match self.judge(from, &message) {
+                    Verdict::Quarantine(reason) => {
+                        self.drop_incoming(false, cx);
+                        self.quarantine(reason, cx);
+                    }
+                    Verdict::Step => drop(self.raft.step(message_to_raft(&message))),
+                    Verdict::Drop | Verdict::Refuse(_) => self.drop_incoming(false, cx),
+                }
             }
             None => self.take_state(configuration, cx),
         }

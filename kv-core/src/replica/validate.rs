@@ -75,8 +75,26 @@ impl Replica {
                 Verdict::Refuse("it acknowledges entries that were never sent")
             }
             _ if !message.entries.is_empty() => Verdict::Refuse("entries come with appends only"),
+            RaftMessageKind::Snapshot => self.judge_snapshot(message),
             _ => Verdict::Step,
         }
+    }
+
+    /// A snapshot stands for all that is decided up to its mark. raft compares terms only to see whether it has need of it: one
+    /// that stands exactly at the commit index with another term it would put in place of what was decided here.
+    fn judge_snapshot(&self, message: &RaftMessage) -> Verdict {
+        let parted = message.snapshot.as_ref().is_some_and(|mark| self.has_parted(mark.index, mark.term));
+        if parted && message.term.0 >= self.raft.raft.term {
+            return Verdict::Quarantine("a leader's snapshot differs from this log at an index that is committed here");
+        }
+        Verdict::Step
+    }
+
+    /// Whether another term than this stands at an index that is committed here.
+    pub(super) fn has_parted(&self, index: LogIndex, term: Term) -> bool {
+        // What raft took over earlier in this turn is committed by now, though not yet in the store.
+        let own = self.raft.raft.raft_log.term(index.0);
+        index <= self.commit() && own.is_ok_and(|own| own != 0 && own != term.0)
     }
 
     fn judge_append(&self, message: &RaftMessage) -> Verdict {
@@ -101,14 +119,8 @@ impl Replica {
         if message.term.0 < self.raft.raft.term {
             return Verdict::Step;
         }
-        let committed = self.commit();
-        // What raft took over earlier in this turn is committed by now, though not yet in the store.
-        let log = &self.raft.raft.raft_log;
-        let parted = |index: LogIndex, term: Term| {
-            index <= committed && log.term(index.0).is_ok_and(|own| own != 0 && own != term.0)
-        };
-        if parted(message.index, message.log_term)
-            || message.entries.iter().any(|entry| parted(entry.index, entry.term))
+        if self.has_parted(message.index, message.log_term)
+            || message.entries.iter().any(|entry| self.has_parted(entry.index, entry.term))
         {
             return Verdict::Quarantine("a leader's log differs from this one at an index that is committed here");
         }
