@@ -21,6 +21,8 @@ pub enum Command {
     OpenSession,
     /// Records how a node is reached. Only in the meta shard.
     DescribeNode(NodeDescription),
+    /// Every replica freezes its state right after this command's entry, so that all can compare their digests.
+    Mark,
 }
 
 /// A change of one key.
@@ -89,6 +91,8 @@ pub enum CommandOutcome {
     SessionOpened(SessionId),
     /// The node's description was recorded, or was the same already.
     NodeDescribed,
+    /// The mark is passed. It changes nothing.
+    Marked,
     /// Not done: the session is unknown here. An earlier sending may have been done.
     SessionExpired,
     /// Not done: the sequence is below the floor, so the client had its answer.
@@ -123,6 +127,7 @@ const FORMAT: u8 = 1;
 const TAG_WRITE: u8 = 1;
 const TAG_OPEN_SESSION: u8 = 2;
 const TAG_DESCRIBE_NODE: u8 = 3;
+const TAG_MARK: u8 = 4;
 
 const FLAG_DELETE: u8 = 1;
 const FLAG_ABSENT: u8 = 2;
@@ -178,7 +183,7 @@ pub fn encoded_bytes_about(command: &Command) -> usize {
             };
             64 + write.key.as_bytes().len() + value
         }
-        Command::OpenSession => 64,
+        Command::OpenSession | Command::Mark => 64,
         Command::DescribeNode(node) => 64 + node.text_bytes(),
     }
 }
@@ -190,6 +195,7 @@ fn encode(command: &Command, out: &mut Vec<u8>) {
             encode_write(write, out);
         }
         Command::OpenSession => put_u8(out, TAG_OPEN_SESSION),
+        Command::Mark => put_u8(out, TAG_MARK),
         Command::DescribeNode(node) => {
             put_u8(out, TAG_DESCRIBE_NODE);
             node.encode(out);
@@ -231,6 +237,7 @@ fn decode(reader: &mut Reader) -> Result<Command, CodecError> {
     match reader.u8()? {
         TAG_WRITE => Ok(Command::Write(decode_write(reader)?)),
         TAG_OPEN_SESSION => Ok(Command::OpenSession),
+        TAG_MARK => Ok(Command::Mark),
         TAG_DESCRIBE_NODE => Ok(Command::DescribeNode(NodeDescription::decode(reader)?)),
         _ => Err(CodecError("a known command")),
     }

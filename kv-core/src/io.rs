@@ -211,6 +211,40 @@ pub enum Notice {
         /// Why.
         reason: String,
     },
+    /// A replica was too busy with a checkpoint for a mark, and did not wait.
+    MarkSkipped {
+        /// The shard.
+        shard: ShardId,
+        /// The mark.
+        index: crate::types::LogIndex,
+    },
+    /// A replica's state was another than that of a majority: it was thrown away, and comes from one of them.
+    Diverged {
+        /// The shard.
+        shard: ShardId,
+        /// The mark at which it was seen.
+        index: crate::types::LogIndex,
+        /// The digest here.
+        own: crate::types::Digest,
+        /// The majority's.
+        majority: crate::types::Digest,
+        /// On which nodes that stands.
+        held_by: Vec<NodeId>,
+    },
+    /// Replicas of a shard hold different states, and no majority agrees on one: this replica answers nobody.
+    Disputed {
+        /// The shard.
+        shard: ShardId,
+        /// The mark at which it was seen.
+        index: crate::types::LogIndex,
+        /// Which nodes are known to hold which digest there.
+        held: Vec<(NodeId, crate::types::Digest)>,
+    },
+    /// The dispute is over: a majority agrees with this replica.
+    Settled {
+        /// The shard.
+        shard: ShardId,
+    },
     /// A message from a peer was refused.
     Refused {
         /// The peer.

@@ -11,7 +11,7 @@ use crate::{
     configuration::Configuration,
     log::record::LogEntry,
     shard_map::{NodeDescription, ShardMap},
-    types::{LogIndex, MapVersion, ReplicaId, ShardId, Term},
+    types::{Digest, LogIndex, MapVersion, ReplicaId, ShardId, Term},
 };
 
 /// A message from one node to another, both founded members of one cluster.
@@ -93,6 +93,13 @@ pub enum PeerMessage {
         /// Whether all files arrived and were verified.
         complete: bool,
     },
+    /// What a replica holds at marks, so that all can compare; to every other replica of the shard.
+    Marks {
+        /// The shard.
+        shard: ShardId,
+        /// What it says.
+        report: MarkReport,
+    },
     /// Asks for a map newer than the asker's.
     MapAsk {
         /// The version that the asker has.
@@ -103,6 +110,33 @@ pub enum PeerMessage {
     /// Asks the leader of the meta shard to record how the sender is reached.
     DescribeNode(NodeDescription),
 }
+
+/// A replica's account of its checkpoints. Any of it may be lost, late or repeated: what it says of an index stays true.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MarkReport {
+    /// Grows with each report of one start of a node, so that one that was overtaken is known.
+    pub number: u64,
+    /// Its newest durable checkpoints, ascending by index; at most [`MARKS_TOLD_MAX`].
+    pub checkpoints: Vec<MarkDigest>,
+    /// The last mark for which it was too busy; 0 for none.
+    pub skipped: LogIndex,
+    /// Whether it needs a mark: only the leader proposes one.
+    pub wants_mark: bool,
+    /// Whether it asks for the receiver's account.
+    pub wants_answer: bool,
+}
+
+/// The digest of a replica's state at an index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MarkDigest {
+    /// The index.
+    pub index: LogIndex,
+    /// The digest of the state there.
+    pub digest: Digest,
+}
+
+/// Most checkpoints in a [`MarkReport`]; a longer one is refused.
+pub const MARKS_TOLD_MAX: usize = 8;
 
 /// Most bytes of a file in one [`PeerMessage::SnapshotChunk`].
 pub const CHUNK_BYTES_MAX: usize = 256 * 1024;
@@ -149,7 +183,8 @@ impl PeerMessage {
             | Self::SnapshotOffer { shard, .. }
             | Self::SnapshotWant { shard, .. }
             | Self::SnapshotChunk { shard, .. }
-            | Self::SnapshotEnd { shard, .. } => Some(*shard),
+            | Self::SnapshotEnd { shard, .. }
+            | Self::Marks { shard, .. } => Some(*shard),
             Self::MapAsk { .. } | Self::MapTell(_) | Self::DescribeNode(_) => None,
         }
     }
@@ -161,6 +196,7 @@ impl PeerMessage {
             Self::Raft { message, .. } => message.payload_bytes(),
             Self::SnapshotChunk { bytes, .. } => bytes.len(),
             Self::SnapshotOffer { manifest, .. } => 64 * manifest.files.len(),
+            Self::Marks { report, .. } => 32 * report.checkpoints.len(),
             Self::MapTell(map) => 200 * map.nodes.len() + 100 * map.shards.len(),
             _ => 0,
         }

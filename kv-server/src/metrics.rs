@@ -7,7 +7,11 @@ use std::time::Duration;
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder, Unit};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
-use kv_core::{error::ErrorKind, node::FollowerStatus, types::LogIndex};
+use kv_core::{
+    error::ErrorKind,
+    node::FollowerStatus,
+    types::{LogIndex, ShardId},
+};
 
 use crate::{status::Report, usage};
 
@@ -89,6 +93,21 @@ impl Metrics {
         self.recorder.register_counter(&key, &METADATA).increment(1);
     }
 
+    /// A replica was too busy for a mark.
+    pub(crate) fn mark_skipped(&self, shard: ShardId) {
+        self.count_of_shard("kv_shard_marks_skipped_total", shard);
+    }
+
+    /// A replica's state was thrown away since a majority holds another one.
+    pub(crate) fn state_replaced(&self, shard: ShardId) {
+        self.count_of_shard("kv_shard_states_replaced_total", shard);
+    }
+
+    fn count_of_shard(&self, name: &'static str, shard: ShardId) {
+        let key = Key::from_parts(name, vec![Label::new("shard", shard.to_string())]);
+        self.recorder.register_counter(&key, &METADATA).increment(1);
+    }
+
     /// A request was answered with an error.
     pub(crate) fn refused(&self, kind: ErrorKind) {
         let key = Key::from_parts("kv_requests_failed_total", vec![Label::new("kind", format!("{kind:?}"))]);
@@ -125,6 +144,9 @@ impl Metrics {
             set("kv_shard_applied", shard.applied.0);
             set("kv_shard_lag", shard.commit.0.saturating_sub(shard.applied.0));
             set("kv_shard_live", u64::from(shard.live && !shard.quarantined));
+            set("kv_shard_disputed", u64::from(shard.disputed));
+            let confirmed = shard.confirmed.unwrap_or_default();
+            set("kv_shard_unconfirmed", shard.applied.0.saturating_sub(confirmed.0));
             set("kv_shard_log_bytes", shard.log_bytes as u64);
             set("kv_shard_table_bytes", shard.table_bytes as u64);
             let behind = |matched: LogIndex| shard.commit.0.saturating_sub(matched.0);
@@ -167,6 +189,14 @@ const DESCRIPTIONS: &[(&str, Option<Unit>, &str)] = &[
     ("kv_shard_applied", None, "The last index applied."),
     ("kv_shard_lag", None, "Committed indexes that are not applied yet."),
     ("kv_shard_live", None, "1 if the replica's state is proven and it serves."),
+    ("kv_shard_disputed", None, "1 if replicas hold different states and no majority agrees on one: the shard stops."),
+    ("kv_shard_unconfirmed", None, "Indexes applied since the newest checkpoint that a majority agrees with."),
+    (
+        "kv_shard_states_replaced_total",
+        None,
+        "States thrown away since a majority held another one. Look at that node's hardware.",
+    ),
+    ("kv_shard_marks_skipped_total", None, "Marks for which the replica was too busy with a checkpoint."),
     ("kv_shard_log_bytes", None, "Bytes of log entries kept in memory."),
     (
         "kv_shard_followers_lag",
@@ -200,10 +230,14 @@ mod tests {
         one.turn(3, 2, Duration::from_micros(60));
         one.refused(ErrorKind::Overloaded);
         one.peer_message_refused("it has no term");
+        one.state_replaced(ShardId(3));
+        one.mark_skipped(ShardId(3));
         one.peer_refused("REFUSAL_REASON_WIPED");
         one.log_synced(Duration::from_micros(700), 4, 4096);
         let text = one.render(&Report::default());
         assert!(text.contains("kv_turns_total 1"), "{text}");
+        assert!(text.contains("kv_shard_states_replaced_total{shard=\"3\"} 1"), "{text}");
+        assert!(text.contains("kv_shard_marks_skipped_total{shard=\"3\"} 1"), "{text}");
         assert!(text.contains("kv_requests_failed_total{kind=\"Overloaded\"} 1"), "{text}");
         assert!(text.contains("kv_log_sync_seconds_bucket{le=\"0.001\"} 1"), "{text}");
         assert!(text.contains("kv_log_bytes 4096"), "{text}");

@@ -1,7 +1,7 @@
 //! What an operator reads in the log: the core's notices, and requests that took long.
 
 use std::{
-    fmt::Display,
+    fmt::{self, Display},
     time::{Duration, Instant},
 };
 
@@ -76,6 +76,15 @@ impl RefusedMessages {
     }
 }
 
+/// A list in one field.
+struct Listed(Vec<String>);
+
+impl Display for Listed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join(", "))
+    }
+}
+
 /// Writes a notice of the core to the log.
 pub(crate) fn tell(notice: &Notice, shared: &Shared) {
     match notice {
@@ -89,6 +98,29 @@ pub(crate) fn tell(notice: &Notice, shared: &Shared) {
         Notice::Verified { shard, index } => tracing::debug!(%shard, %index, "a replica has proven its state"),
         Notice::StateLost { shard, reason } => {
             tracing::warn!(%shard, %reason, "a replica takes its state from a peer");
+        }
+        Notice::MarkSkipped { shard, index } => {
+            shared.metrics.mark_skipped(*shard);
+            tracing::debug!(%shard, %index, "a replica was too busy with a checkpoint for a mark");
+        }
+        Notice::Diverged { shard, index, own, majority, held_by } => {
+            shared.metrics.state_replaced(*shard);
+            let held_by = Listed(held_by.iter().map(|node| format!("n{node}")).collect());
+            tracing::error!(
+                %shard, %index, digest = %own, majority = %majority, %held_by,
+                "a replica's state differs from that of a majority: it is thrown away, and taken over from one of them"
+            );
+        }
+        Notice::Disputed { shard, index, held } => {
+            let held = Listed(held.iter().map(|(node, digest)| format!("n{node}: {digest}")).collect());
+            tracing::error!(
+                %shard, %index, %held,
+                "replicas hold different states and no majority agrees on one: the shard answers nobody until one does; bring \
+                 its other nodes up"
+            );
+        }
+        Notice::Settled { shard } => {
+            tracing::warn!(%shard, "a majority agrees with the replica's state: it serves again");
         }
         Notice::Refused { from, shard, reason } => {
             let what = shard.map_or_else(|| "the map".to_owned(), |shard| format!("shard {shard}"));

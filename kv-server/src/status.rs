@@ -46,6 +46,8 @@ pub(crate) fn unready(shards: &[ShardStatus], committed_at_start: &BTreeMap<Shar
             "is out of service"
         } else if !shard.live {
             "has not proven its state yet"
+        } else if shard.disputed {
+            "holds another state than others, and no majority agrees on one"
         } else if shard.applied < must {
             "has not applied yet what was committed when the node started"
         } else if shard.leader.is_none() {

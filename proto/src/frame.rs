@@ -52,6 +52,7 @@ impl Frame for v1::Envelope {
         List { path: &[4, 1, 5, 2, 1], items_max: DESCRIPTIONS_MAX },
         List { path: &[4, 1, 11, 2], items_max: DESCRIPTIONS_MAX },
         List { path: &[4, 1, 11, 3], items_max: DESCRIPTIONS_MAX },
+        List { path: &[4, 1, 14, 2], items_max: ENTRIES_MAX },
     ];
 }
 
@@ -225,17 +226,19 @@ mod tests {
             shards: vec![v1::ShardRow::default(); 5],
             ..Default::default()
         };
+        let marks = v1::MarkReport { checkpoints: vec![v1::MarkDigest::default(); 8], ..Default::default() };
         let message = |body| v1::PeerMessage { shard: 300, body: Some(body) };
         let bytes = envelope(vec![
             message(peer_message::Body::Raft(raft(6))),
             message(peer_message::Body::SnapshotOffer(offer)),
             message(peer_message::Body::MapTell(map)),
             message(peer_message::Body::Raft(raft(1))),
+            message(peer_message::Body::Marks(marks)),
         ]);
         let counted: Vec<usize> = v1::Envelope::LISTS.iter().map(|list| count(&bytes, list.path)).collect();
-        assert_eq!(counted, [4, 7, 2, 3, 4, 5]);
+        assert_eq!(counted, [5, 7, 2, 3, 4, 5, 8]);
         for length in 0..bytes.len() {
-            assert!(count(&bytes[..length], &[4, 1]) <= 4, "a message that is cut short ends the count");
+            assert!(count(&bytes[..length], &[4, 1]) <= 5, "a message that is cut short ends the count");
         }
     }
 }

@@ -21,15 +21,24 @@ use crate::{
     types::ReplicaId,
 };
 
-/// Deltas are merged once they have more bytes than this and more than the base.
+/// Deltas are merged once they have more bytes than this and more than the base. Only what is confirmed is merged, so that
+/// the newest confirmed checkpoint can be given to others.
 pub const MERGE_BYTES_MIN: u64 = 16 * 1024 * 1024;
 /// Deltas are merged once there are so many.
 pub const MERGE_FILES: usize = 32;
-/// A checkpoint of a replica with so many files waits until they are merged: more could not be offered to a peer.
+/// A checkpoint of a replica with so many files waits until they are merged: more could not be offered to a peer. Then all
+/// are merged, confirmed or not; until the next is confirmed there is nothing to give to others.
 pub const FILES_MAX: usize = 60;
 
-/// Whether a replica's deltas have grown enough.
-pub(super) fn is_due(files: &[ChainFile]) -> bool {
+/// The files of a replica to merge now: those of its newest confirmed checkpoint if they have grown enough.
+pub(super) fn due(known: &ReplicaFiles) -> Option<&[ChainFile]> {
+    if known.files.len() >= FILES_MAX {
+        return Some(&known.files);
+    }
+    Some(known.confirmed_files()).filter(|files| have_grown(files))
+}
+
+fn have_grown(files: &[ChainFile]) -> bool {
     let Some((base, deltas)) = files.split_first() else { return false };
     let bytes: u64 = deltas.iter().map(|file| file.description.bytes).sum();
     deltas.len() >= MERGE_FILES || bytes > base.description.bytes.max(MERGE_BYTES_MIN)
@@ -39,6 +48,7 @@ pub(super) struct BaseTask {
     replica: ReplicaId,
     directory: String,
     merged: Vec<ChainFile>,
+    /// What the newest of them says, known once they are open.
     footer: Footer,
     phase: Phase,
 }
@@ -51,10 +61,10 @@ enum Phase {
 }
 
 impl BaseTask {
-    /// Merges all files that a replica has now.
-    pub(super) fn new(replica: ReplicaId, known: &ReplicaFiles) -> Self {
-        let (directory, merged, footer) = (known.directory(replica), known.files.clone(), known.footer.clone());
-        Self { replica, directory, merged, footer, phase: Phase::Open }
+    /// Merges these files, the first that a replica has.
+    pub(super) fn new(replica: ReplicaId, known: &ReplicaFiles, files: &[ChainFile]) -> Self {
+        let (directory, merged) = (known.directory(replica), files.to_vec());
+        Self { replica, directory, merged, footer: Footer::default(), phase: Phase::Open }
     }
 
     pub(super) fn replica(&self) -> ReplicaId {
@@ -69,6 +79,8 @@ impl BaseTask {
         match &mut self.phase {
             Phase::Open => {
                 let merge = Merge::open(&mut cx.files, &self.directory, &names(&self.merged))?;
+                let newest = merge.readers().last().ok_or_else(|| Damaged("there is nothing to merge".to_owned()))?;
+                self.footer = newest.end().footer.footer.clone();
                 let writer = FileWriter::new(self.directory.clone(), self.footer.header.index, None);
                 self.phase = Phase::Records(merge, Box::new(writer));
             }

@@ -15,7 +15,7 @@ use crate::{
     disk::{DiskError, StoreError},
     log::record::StagingId,
     state::record::Footer,
-    types::ReplicaId,
+    types::{LogIndex, ReplicaId},
 };
 
 /// Most records that one step handles.
@@ -104,6 +104,8 @@ pub(super) struct ReplicaFiles {
     pub(super) files: Vec<ChainFile>,
     /// The newest checkpoint, or the initial state.
     pub(super) footer: Footer,
+    /// The newest checkpoint that a majority is known to agree with; 0 for none.
+    pub(super) confirmed: LogIndex,
     /// Whether the tree is proven and follows the files.
     pub(super) is_loaded: bool,
     /// The last attempt to load from this set failed.
@@ -113,6 +115,12 @@ pub(super) struct ReplicaFiles {
 impl ReplicaFiles {
     pub(super) fn directory(&self, replica: ReplicaId) -> String {
         set_directory(replica, self.set)
+    }
+
+    /// The files that together are the newest confirmed checkpoint; none if there is no such state among them.
+    pub(super) fn confirmed_files(&self) -> &[ChainFile] {
+        let newest = self.files.iter().position(|file| file.index == self.confirmed);
+        newest.map_or(&[], |newest| &self.files[..=newest])
     }
 }
 

@@ -84,7 +84,25 @@ pub enum CheckpointJob {
         /// The state beside its records.
         header: StateHeader,
     },
-    /// Lists the newest checkpoint's files for a stream and keeps them until `Release`. Ends in `Offered` or `OfferFailed`.
+    /// A majority of the shard's voters has the replica's checkpoint at this index: it may be given to others, and what it
+    /// stands on may be merged into it. Nothing else leaves a node. Ends in `Confirmed` once that is noted for good.
+    Confirmed {
+        /// The shard.
+        shard: ShardId,
+        /// The replica.
+        replica: ReplicaId,
+        /// The checkpoint's index.
+        index: LogIndex,
+        /// Its digest.
+        digest: Digest,
+    },
+    /// Removes all checkpoints of a replica, its install's files in staging excepted: a majority has another state.
+    Forget {
+        /// The replica.
+        replica: ReplicaId,
+    },
+    /// Lists the newest confirmed checkpoint's files for a stream and keeps them until `Release`. Ends in `Offered` or
+    /// `OfferFailed`.
     Offer {
         /// The shard.
         shard: ShardId,
@@ -155,6 +173,10 @@ pub enum CheckpointEvent {
         replica: ReplicaId,
         /// The checkpoint; for a replica that has none yet, the initial state.
         footer: Footer,
+        /// Index and digest of every checkpoint that the files hold, ascending; none for the initial state.
+        checkpoints: Vec<(LogIndex, Digest)>,
+        /// The newest of them that is noted as confirmed.
+        confirmed: Option<LogIndex>,
         /// All sessions, encoded, ascending.
         sessions: Vec<(SessionId, Bytes)>,
         /// All records of [`crate::state::record::SPACE_NODES`], encoded, in key order.
@@ -180,6 +202,15 @@ pub enum CheckpointEvent {
     },
     /// The checkpoint's records are in the tree: the frozen table can be dropped.
     Inserted {
+        /// The shard.
+        shard: ShardId,
+        /// The replica.
+        replica: ReplicaId,
+        /// The checkpoint's index.
+        index: LogIndex,
+    },
+    /// It is noted for good that a majority agrees with the checkpoint at this index: log up to it may be given up.
+    Confirmed {
         /// The shard.
         shard: ShardId,
         /// The replica.

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use crate::{
     checkpoint::{
         chain::{Chain, chains, directory, set_directory, sets, staging_directory, staging_name, sync_names},
+        confirmed::{confirmed_name, read_confirmed},
         context::{Context, Failure, Progress, ReplicaFiles, Slice, Step},
         job::CheckpointEvent,
         merge::Merge,
@@ -24,7 +25,7 @@ use crate::{
         digest::RecordSum,
         record::{Footer, StateHeader},
     },
-    types::{LogIndex, ReplicaId, ShardId},
+    types::{Digest, LogIndex, ReplicaId, ShardId},
 };
 
 /// How often the tree is made anew before the read index is given up.
@@ -43,6 +44,8 @@ pub(super) struct Wanted {
 pub(super) struct LoadTask {
     wanted: Wanted,
     set: u64,
+    /// Checkpoints that the set's notes call confirmed.
+    confirmed: Vec<(LogIndex, Digest)>,
     /// Checkpoints not yet tried, the newest first.
     candidates: VecDeque<Chain>,
     /// The one being tried; without files it is the initial state.
@@ -77,7 +80,16 @@ impl LoadTask {
     pub(super) fn new(wanted: Wanted) -> Self {
         let chain = Chain { files: Vec::new(), footer: Footer::default() };
         let candidates = VecDeque::new();
-        Self { wanted, set: 0, candidates, chain, reasons: Vec::new(), rebuilds: 0, phase: Phase::Begin }
+        Self {
+            wanted,
+            set: 0,
+            confirmed: Vec::new(),
+            candidates,
+            chain,
+            reasons: Vec::new(),
+            rebuilds: 0,
+            phase: Phase::Begin,
+        }
     }
 
     pub(super) fn step<F: FileDisk, S: StateStore>(
@@ -162,6 +174,7 @@ impl LoadTask {
             }
         }
         self.reasons.extend(content.damaged.into_iter().map(|Damaged(reason)| reason));
+        self.confirmed = read_confirmed(&mut cx.files, &set_directory(replica, self.set))?;
         self.candidates = content.chains.into();
         self.phase = Phase::Next;
         Ok(())
@@ -317,7 +330,8 @@ impl LoadTask {
                 cx.files.remove(&format!("{root}/{name}"))?;
             }
         }
-        let keep = self.chain.names();
+        let mut keep = self.chain.names();
+        keep.extend(self.confirmed().map(|(index, digest)| confirmed_name(index, digest)));
         for name in cx.files.list(&set_directory(replica, self.set))? {
             if !keep.contains(&name) {
                 cx.files.remove(&format!("{root}/{set}/{name}"))?;
@@ -326,16 +340,32 @@ impl LoadTask {
         Ok(())
     }
 
+    /// The newest of the checkpoints loaded that is noted as confirmed.
+    fn confirmed(&self) -> Option<(LogIndex, Digest)> {
+        let is_here =
+            |note: &&(LogIndex, Digest)| self.chain.files.iter().any(|file| (file.index, file.digest) == **note);
+        self.confirmed.iter().filter(is_here).max_by_key(|(index, _)| *index).copied()
+    }
+
     fn loaded<F, S>(&mut self, cx: &mut Context<F, S>, step: &mut Step) {
+        let confirmed = self.confirmed().map(|(index, _)| index);
         let Phase::Clean(scan) = &mut self.phase else { return };
         let Wanted { shard, replica, .. } = self.wanted;
         let footer = self.chain.footer.clone();
         let files = std::mem::take(&mut self.chain.files);
+        let checkpoints = files.iter().map(|file| (file.index, file.digest)).collect();
         cx.replicas.insert(
             replica,
-            ReplicaFiles { set: self.set, files, footer: footer.clone(), is_loaded: true, has_failed: false },
+            ReplicaFiles {
+                set: self.set,
+                files,
+                footer: footer.clone(),
+                confirmed: confirmed.unwrap_or_default(),
+                is_loaded: true,
+                has_failed: false,
+            },
         );
         let (sessions, nodes) = (std::mem::take(&mut scan.sessions), std::mem::take(&mut scan.nodes));
-        step.events.push(CheckpointEvent::Loaded { shard, replica, footer, sessions, nodes });
+        step.events.push(CheckpointEvent::Loaded { shard, replica, footer, checkpoints, confirmed, sessions, nodes });
     }
 }

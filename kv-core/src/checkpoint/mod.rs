@@ -16,6 +16,7 @@
 
 mod base;
 mod chain;
+mod confirmed;
 mod context;
 mod format;
 pub mod job;

@@ -13,9 +13,11 @@ use crate::{
         chain::names,
         context::ReplicaFiles,
         job::{CheckpointEvent, MANIFEST_FILES_MAX, Manifest},
+        reader::read_end,
     },
     disk::{DiskError, FileDisk},
     message::CHUNK_BYTES_MAX,
+    state::record::Footer,
     types::{ReplicaId, ShardId},
 };
 
@@ -58,28 +60,32 @@ pub(super) struct Offers {
 }
 
 impl Offers {
-    /// Offers a replica's newest checkpoint.
-    pub(super) fn offer(
+    /// Offers a replica's newest confirmed checkpoint. One that no majority agrees with never leaves the node: a wrong state
+    /// that spreads could outvote the right one.
+    pub(super) fn offer<F: FileDisk>(
         &mut self,
+        disk: &mut F,
         stream: u64,
         (shard, replica): (ShardId, ReplicaId),
         known: Option<&ReplicaFiles>,
     ) -> CheckpointEvent {
-        let known =
-            known.filter(|known| known.is_loaded && !known.files.is_empty() && known.files.len() <= MANIFEST_FILES_MAX);
-        let (Some(known), true) = (known, self.offers.len() < OFFERS_MAX) else {
-            return CheckpointEvent::OfferFailed { stream };
+        let failed = CheckpointEvent::OfferFailed { stream };
+        let Some(known) = known.filter(|known| known.is_loaded && self.offers.len() < OFFERS_MAX) else {
+            return failed;
         };
+        let files = if mutant!("M1") { &known.files } else { known.confirmed_files() };
+        let (Some(newest), true) = (files.last(), files.len() <= MANIFEST_FILES_MAX) else { return failed };
         let directory = known.directory(replica);
-        let paths = names(&known.files).iter().map(|name| format!("{directory}/{name}")).collect();
+        // One that rotted meanwhile is found by the receiver, or here; the replica itself finds it when it loads or merges.
+        let Ok(end) = read_end(disk, &directory, &newest.description.name) else { return failed };
+        let Footer { header, digest } = end.footer.footer;
+        if end.description != newest.description {
+            return failed;
+        }
+        let paths = names(files).iter().map(|name| format!("{directory}/{name}")).collect();
         self.offers.insert(stream, Offer { shard, replica, paths, reading: None });
-        let header = known.footer.header.clone();
-        let manifest = Manifest {
-            files: known.files.iter().map(|file| file.description.clone()).collect(),
-            index: header.index,
-            term: header.term,
-            digest: known.footer.digest,
-        };
+        let files = files.iter().map(|file| file.description.clone()).collect();
+        let manifest = Manifest { files, index: header.index, term: header.term, digest };
         CheckpointEvent::Offered { stream, manifest, header }
     }
 

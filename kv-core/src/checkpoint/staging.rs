@@ -11,6 +11,7 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::{
     checkpoint::{
         chain::{chains, staging_directory},
+        confirmed::note_confirmed,
         context::{Context, Failure, Progress, SLICE_BYTES_MAX, Slice, Step},
         format::{HASH_BYTES, Kind},
         job::{CheckpointEvent, MANIFEST_FILES_MAX, Manifest},
@@ -268,7 +269,8 @@ impl VerifyTask {
         Ok(Progress::More)
     }
 
-    fn proven<F, S>(&mut self, cx: &mut Context<F, S>, step: &mut Step) -> Result<(), Failure> {
+    /// Only a confirmed checkpoint is ever given to others: it is so here too, as soon as these are the replica's files.
+    fn proven<F: FileDisk, S>(&mut self, cx: &mut Context<F, S>, step: &mut Step) -> Result<(), Failure> {
         let Phase::Prove(merge) = &self.phase else { return Ok(()) };
         let newest = merge.readers().last().expect("an empty list of files was refused");
         let header = newest.end().footer.footer.header.clone();
@@ -276,6 +278,9 @@ impl VerifyTask {
         if merge.digest(&header) != staging.manifest.digest {
             return Err(Damaged("the files do not add up to their digest".to_owned()).into());
         }
+        let directory = staging_directory(self.replica, self.staging);
+        let confirmed = (staging.manifest.index, staging.manifest.digest);
+        note_confirmed(&mut cx.files, &directory, confirmed).map_err(stage_failure)?;
         staging.is_verified = true;
         step.events.push(CheckpointEvent::Verified { replica: self.replica, staging: self.staging, header });
         Ok(())

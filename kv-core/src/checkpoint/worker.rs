@@ -13,7 +13,9 @@ use std::{
 use crate::{
     checkpoint::{
         base::{self, BaseTask, FILES_MAX},
-        context::{Context, Failure, Progress, Step},
+        chain::{directory, set_directory, sets},
+        confirmed::note_confirmed,
+        context::{Context, Failure, Progress, ReplicaFiles, Step},
         job::{CheckpointEvent, CheckpointJob},
         load::{LoadTask, Wanted},
         offers::{Offers, Rotten},
@@ -23,7 +25,7 @@ use crate::{
     },
     disk::{DiskError, DiskErrorKind, FileDisk, StateStore},
     log::record::StagingId,
-    types::{ReplicaId, ShardId},
+    types::{Digest, LogIndex, ReplicaId, ShardId},
 };
 
 /// Runs the jobs of a node's replicas on its disks.
@@ -75,10 +77,13 @@ impl<F: FileDisk, S: StateStore> Worker<F, S> {
     /// Takes a job; [`Worker::step`] works on it.
     pub fn submit(&mut self, job: CheckpointJob) {
         let queue = match &job {
-            CheckpointJob::Load { .. } | CheckpointJob::Write { .. } => &mut self.state_jobs,
-            CheckpointJob::Offer { .. } | CheckpointJob::ReadPiece { .. } | CheckpointJob::Release { .. } => {
-                &mut self.offer_jobs
+            CheckpointJob::Load { .. } | CheckpointJob::Write { .. } | CheckpointJob::Forget { .. } => {
+                &mut self.state_jobs
             }
+            CheckpointJob::Offer { .. }
+            | CheckpointJob::ReadPiece { .. }
+            | CheckpointJob::Release { .. }
+            | CheckpointJob::Confirmed { .. } => &mut self.offer_jobs,
             CheckpointJob::Stage { .. }
             | CheckpointJob::WritePiece { .. }
             | CheckpointJob::Verify { .. }
@@ -142,7 +147,8 @@ impl<F: FileDisk, S: StateStore> Worker<F, S> {
         let cx = &mut self.cx;
         match job {
             CheckpointJob::Offer { shard, replica, stream } => {
-                step.events.push(cx.offers.offer(stream, (shard, replica), cx.replicas.get(&replica)));
+                let known = cx.replicas.get(&replica);
+                step.events.push(cx.offers.offer(&mut cx.files, stream, (shard, replica), known));
             }
             CheckpointJob::ReadPiece { stream, file, offset } => {
                 let (event, rotten) = cx.offers.read(&mut cx.files, stream, file, offset);
@@ -156,6 +162,9 @@ impl<F: FileDisk, S: StateStore> Worker<F, S> {
                     known.is_loaded = false;
                     step.events.push(CheckpointEvent::TreeFailed { shard, replica, reason });
                 }
+            }
+            CheckpointJob::Confirmed { shard, replica, index, digest } => {
+                self.note_confirmed(shard, replica, (index, digest), step)?;
             }
             CheckpointJob::Release { stream } => cx.offers.release(&mut cx.files, stream)?,
             _ => unreachable!("submit puts only these here"),
@@ -256,6 +265,11 @@ impl<F: FileDisk, S: StateStore> Worker<F, S> {
         }
         let Some(job) = self.state_jobs.remove(next) else { return Ok(false) };
         self.state = Some(match job {
+            CheckpointJob::Forget { replica } => {
+                self.abandon_merge(replica)?;
+                forget(&mut self.cx, replica)?;
+                return Ok(true);
+            }
             CheckpointJob::Load { shard, replica, at_least, install, initial } => {
                 self.abandon_merge(replica)?;
                 let wanted = Wanted { shard, replica, at_least, install, initial };
@@ -273,7 +287,9 @@ impl<F: FileDisk, S: StateStore> Worker<F, S> {
     /// tables and log would fill up. Jobs of one replica keep their order.
     fn next_state_job(&self) -> usize {
         let replica = |job: &CheckpointJob| match job {
-            CheckpointJob::Load { replica, .. } | CheckpointJob::Write { replica, .. } => Some(*replica),
+            CheckpointJob::Load { replica, .. }
+            | CheckpointJob::Write { replica, .. }
+            | CheckpointJob::Forget { replica } => Some(*replica),
             _ => None,
         };
         let is_first = |at: usize| {
@@ -287,7 +303,8 @@ impl<F: FileDisk, S: StateStore> Worker<F, S> {
     fn merges(&mut self, step: &mut Step) -> Result<bool, DiskError> {
         let Some((shard, task)) = &mut self.merge else {
             let Some((shard, replica)) = self.merges.pop_front() else { return Ok(false) };
-            self.merge = self.cx.replicas.get(&replica).map(|known| (shard, BaseTask::new(replica, known)));
+            let due = self.cx.replicas.get(&replica).and_then(|known| Some((known, base::due(known)?)));
+            self.merge = due.map(|(known, files)| (shard, BaseTask::new(replica, known, files)));
             return Ok(true);
         };
         let (shard, replica) = (*shard, task.replica());
@@ -309,8 +326,33 @@ impl<F: FileDisk, S: StateStore> Worker<F, S> {
         Ok(true)
     }
 
+    /// Notes that a checkpoint is confirmed, if it is one of those that there are now.
+    fn note_confirmed(
+        &mut self,
+        shard: ShardId,
+        replica: ReplicaId,
+        (index, digest): (LogIndex, Digest),
+        step: &mut Step,
+    ) -> Result<(), DiskError> {
+        let Some(known) = self.cx.replicas.get_mut(&replica).filter(|known| known.is_loaded) else { return Ok(()) };
+        let is_known = known.files.iter().any(|file| (file.index, file.digest) == (index, digest));
+        if !is_known || index < known.confirmed {
+            return Ok(());
+        }
+        let directory = set_directory(replica, known.set);
+        match note_confirmed(&mut self.cx.files, &directory, (index, digest)) {
+            // Without room it is not noted; the replica tries again.
+            Err(error) if error.kind == DiskErrorKind::Full => return Ok(()),
+            other => other?,
+        }
+        known.confirmed = index;
+        step.events.push(CheckpointEvent::Confirmed { shard, replica, index });
+        self.merge_if_due(shard, replica);
+        Ok(())
+    }
+
     fn merge_if_due(&mut self, shard: ShardId, replica: ReplicaId) {
-        let is_due = self.cx.replicas.get(&replica).is_some_and(|known| base::is_due(&known.files));
+        let is_due = self.cx.replicas.get(&replica).is_some_and(|known| base::due(known).is_some());
         if is_due && !self.is_merging(replica) {
             self.merges.push_back((shard, replica));
         }
@@ -334,6 +376,23 @@ impl<F, S> fmt::Debug for Worker<F, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Worker").field("state_jobs", &self.state_jobs.len()).finish_non_exhaustive()
     }
+}
+
+/// Removes all sets of a replica's files. A crash on the way leaves some of them, and the replica finds again that it differs.
+fn forget<F: FileDisk, S>(cx: &mut Context<F, S>, replica: ReplicaId) -> Result<(), DiskError> {
+    cx.offers.drop_replica(replica);
+    let root = directory(replica);
+    let names = cx.files.list(&root)?;
+    let numbers = sets(&names);
+    for number in &numbers {
+        cx.files.remove(&set_directory(replica, *number))?;
+    }
+    if !numbers.is_empty() {
+        cx.files.sync_directory(&root)?;
+    }
+    let set = numbers.last().copied().unwrap_or(0);
+    cx.replicas.insert(replica, ReplicaFiles { set, has_failed: true, ..ReplicaFiles::default() });
+    Ok(())
 }
 
 /// What went wrong, for people, unless it was the disk.

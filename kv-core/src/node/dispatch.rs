@@ -97,6 +97,7 @@ impl<S: StateStore> Node<S> {
         }
         self.on(shard, now, outputs, |replica, cx| match message {
             PeerMessage::Raft { message, .. } => replica.step(from, &message, cx),
+            PeerMessage::Marks { report, .. } => replica.marks_told(from, report, cx),
             PeerMessage::ReadProbe { probe, .. } => replica.probed(from, probe, cx),
             PeerMessage::ReadProbeAnswer { probe, index, .. } => replica.probe_answered(probe, index),
             PeerMessage::SnapshotOffer { stream, manifest, message, .. } => {
@@ -169,8 +170,8 @@ impl<S: StateStore> Node<S> {
 
     fn checkpoint_event(&mut self, event: CheckpointEvent, now: Time, outputs: &mut Vec<Output>) {
         match event {
-            CheckpointEvent::Loaded { shard, footer, sessions, nodes, .. } => {
-                let loaded = LoadedState { footer, sessions, nodes };
+            CheckpointEvent::Loaded { shard, footer, checkpoints, confirmed, sessions, nodes, .. } => {
+                let loaded = LoadedState { footer, checkpoints, confirmed, sessions, nodes };
                 self.on(shard, now, outputs, |replica, cx| replica.loaded(loaded, cx));
             }
             CheckpointEvent::LoadFailed { shard, reason, .. } => {
@@ -184,6 +185,9 @@ impl<S: StateStore> Node<S> {
             }
             CheckpointEvent::NoRoom { shard, table, header, .. } => {
                 self.on(shard, now, outputs, |replica, _| replica.checkpoint_has_no_room(table, header));
+            }
+            CheckpointEvent::Confirmed { shard, index, .. } => {
+                self.on(shard, now, outputs, |replica, cx| replica.confirmation_noted(index, cx));
             }
             CheckpointEvent::TreeFailed { shard, reason, .. } => {
                 self.on(shard, now, outputs, |replica, cx| replica.reload(reason, cx));

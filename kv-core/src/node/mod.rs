@@ -62,6 +62,8 @@ pub struct Node<S> {
     log_full: bool,
     /// Ticks since the log last said how large it is, while it is past its bound.
     log_full_ticks: u64,
+    /// Kept entries are past the node's bound, and none of them may be given up yet.
+    kept_full: bool,
     log_stalled: bool,
     stopping: bool,
     /// The time of the last turn.
@@ -187,6 +189,7 @@ impl<S: StateStore> Node<S> {
     /// Past the node's bound of kept entries the shards with the most of them give up what is behind their checkpoints.
     fn keep_logs_within_bound(&mut self, now: Time, outputs: &mut Vec<Output>) {
         let mut total: usize = self.replicas.values().map(Replica::log_bytes).sum();
+        self.kept_full = false;
         if total <= self.settings.kept_node_bytes_max {
             return;
         }
@@ -198,6 +201,8 @@ impl<S: StateStore> Node<S> {
             self.with_replica(shard, now, outputs, |replica, cx| replica.relieve(cx));
             total -= bytes - self.replicas.get(&shard).map_or(0, Replica::log_bytes).min(bytes);
         }
+        // What is left waits for marks to be confirmed.
+        self.kept_full = total > self.settings.kept_node_bytes_max;
     }
 
     /// Runs `work` on a replica with its surroundings. A panic in it takes the replica out of service: raft stops on what it
@@ -222,6 +227,7 @@ impl<S: StateStore> Node<S> {
             watched: &mut self.watched,
             disk_full: self.disk_full,
             log_full: self.log_full,
+            kept_full: self.kept_full,
             leaving: self.stopping || self.log_stalled,
             sessions_bytes: self.sessions_bytes,
             tables_bytes: self.tables_bytes,
@@ -304,6 +310,12 @@ impl<S: StateStore> Node<S> {
         let Some(replica) = self.replicas.get(&shard) else { return Ok(None) };
         let tree = Tree::new(&self.store, replica.id());
         replica.state().map(|state| state.digest_of_all(&tree)).transpose()
+    }
+
+    /// Changes something of a replica's state behind its log's back; false if it has no proven state. For the simulator alone.
+    #[doc(hidden)]
+    pub fn damage_state(&mut self, shard: ShardId, random: u64) -> bool {
+        self.replicas.get_mut(&shard).is_some_and(|replica| replica.damage_state(random))
     }
 
     /// Whether the node leads no shard and owes no decision: it may stop without anybody noticing.

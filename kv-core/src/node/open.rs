@@ -123,6 +123,7 @@ impl<S: StateStore> Node<S> {
             disk_full: false,
             log_full: false,
             log_full_ticks: 0,
+            kept_full: false,
             log_stalled: false,
             stopping: false,
             last_turn: now,

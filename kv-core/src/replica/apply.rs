@@ -7,7 +7,7 @@ use super::{
     reads::{Read, Waiter},
 };
 use crate::{
-    command::{CommandOutcome, decode_batch},
+    command::{Command, CommandOutcome, decode_batch},
     disk::{StateStore, StoreError},
     error::{Error, ErrorKind},
     io::{Answer, Consistency},
@@ -29,6 +29,10 @@ enum Stop {
 impl Replica {
     /// Applies what was handed out, then answers whoever waited for it.
     pub(crate) fn serve<S: StateStore>(&mut self, cx: &mut Context<'_, S>) {
+        // Before anything is applied: what comes of it may be wrong here.
+        if self.is_disputed() {
+            self.refuse_all_who_wait(cx);
+        }
         // At its bound a replica stops applying until a checkpoint has taken a table over; its log goes on.
         point!(TablesFull if cx.tables_bytes >= cx.settings.tables_bytes_max);
         if cx.tables_bytes < cx.settings.tables_bytes_max {
@@ -40,6 +44,9 @@ impl Replica {
         }
         let Some(applied) = self.state().map(|state| state.applied().0) else { return };
         self.reads.settle_probe(applied);
+        if self.is_disputed() {
+            return;
+        }
         if let Err(error) = self.answer_reads(applied, cx) {
             return self.reload(error.0, cx);
         }
@@ -68,6 +75,9 @@ impl Replica {
                 watched.push(AppliedEntry { shard, index, term, kind: EntryKind::Commands, data, outcomes });
             }
             self.answer_proposed(index, term, outcomes, cx);
+            if commands.contains(&Command::Mark) {
+                self.pass_mark(index, cx);
+            }
         }
     }
 
@@ -111,7 +121,7 @@ impl Replica {
             }
             CommandOutcome::Conflict { current } => Err(Error::conflict(current)),
             CommandOutcome::SessionOpened(session) => Ok(Answer::SessionOpened(session)),
-            CommandOutcome::NodeDescribed => Ok(Answer::Durable),
+            CommandOutcome::NodeDescribed | CommandOutcome::Marked => Ok(Answer::Durable),
             // Whether an earlier sending of the write took effect is not known here; this one did not.
             CommandOutcome::SessionExpired => Err(Error::not_applied(
                 ErrorKind::SessionExpired,

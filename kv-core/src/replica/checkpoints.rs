@@ -1,7 +1,12 @@
 //! When a checkpoint is made, what it allows to give up, and how the state is loaded.
 //!
 //! Log at or below a checkpoint is given up only after the checkpoint is synced and was read back. Behind it entries are
-//! kept, up to a bound of bytes, for followers that lag; nothing is given up that a replica being sent a snapshot needs next.
+//! kept, up to a bound of bytes, for followers that lag; nothing is given up that a replica being sent a snapshot needs next,
+//! and nothing above the newest *confirmed* checkpoint ([`super::marks`]), the only kind that others are ever given.
+//!
+//! Marks are what starts checkpoints: the leader proposes one when something asks for it, and every replica freezes its table
+//! right there. A replica at its own bounds makes a checkpoint without one rather than to stop; nobody may agree with it at
+//! that index, so that it serves the replica's own recovery alone.
 
 use super::{Phase, Replica, context::Context};
 use crate::{
@@ -34,9 +39,11 @@ pub(super) struct Checkpointing {
     /// Loads that have not ended; only the last one counts.
     loads: u32,
     /// A checkpoint is being written.
-    writing: bool,
+    pub(super) writing: bool,
     /// The one that is, while it waits for room on the disk, and for how many ticks more.
     waiting: Option<(FrozenTable, StateHeader, u64)>,
+    /// The newest durable one.
+    newest: Option<LogIndex>,
     /// Ticks since the last one.
     ticks: u64,
     /// Log bytes applied since the last one.
@@ -47,6 +54,8 @@ pub(super) struct Checkpointing {
     pinned: bool,
     ask_ticks: u64,
     digest: Option<Digest>,
+    /// What is decided and not confirmed has too many bytes: the leader takes no writes until a mark is confirmed.
+    pub(super) is_unconfirmed_full: bool,
 }
 
 impl Checkpointing {
@@ -83,6 +92,8 @@ impl Checkpointing {
 #[derive(Debug)]
 pub(crate) struct LoadedState {
     pub(crate) footer: Footer,
+    pub(crate) checkpoints: Vec<(LogIndex, Digest)>,
+    pub(crate) confirmed: Option<LogIndex>,
     pub(crate) sessions: Vec<(SessionId, bytes::Bytes)>,
     pub(crate) nodes: Vec<(bytes::Bytes, bytes::Bytes)>,
 }
@@ -128,6 +139,8 @@ impl Replica {
         self.raft.mut_store().forget_checkpoint();
         self.checkpointing.writing = false;
         self.checkpointing.waiting = None;
+        self.checkpointing.newest = None;
+        self.marks.lose_state();
         // The state to come may be older than the one that was this fresh.
         self.reads.follower.fresh_as_of = None;
     }
@@ -145,7 +158,7 @@ impl Replica {
         if self.checkpointing.loads > 0 || self.is_quarantined() {
             return;
         }
-        let LoadedState { footer, sessions, nodes } = loaded;
+        let LoadedState { footer, checkpoints, confirmed, sessions, nodes } = loaded;
         #[cfg(kv_mutants)]
         let footer = self.taken_for_whole(footer);
         let index = footer.header.index;
@@ -172,6 +185,8 @@ impl Replica {
                     self.reads.follower.fresh_as_of = Some(cx.now);
                 }
                 cx.notice(Notice::Verified { shard: self.shard, index });
+                self.give_up_proposals_up_to(index, cx);
+                self.hold_checkpoints(&checkpoints, confirmed, &footer.header, cx);
             }
         }
     }
@@ -196,6 +211,7 @@ impl Replica {
         self.phase = Phase::Stateless;
         self.checkpointing.ask_ticks = 0;
         cx.notice(Notice::StateLost { shard: self.shard, reason });
+        self.refuse_all_who_wait(cx);
     }
 
     /// A checkpoint is synced and was read back: log may be given up.
@@ -206,18 +222,22 @@ impl Replica {
             return;
         }
         self.note_checkpoint(footer);
-        self.give_up_log(cx);
+        self.hold_checkpoint(footer, cx);
     }
 
     fn note_checkpoint(&mut self, footer: &Footer) {
-        let header = &footer.header;
-        let configuration = configuration_at(header, header.index).unwrap_or(&self.configuration).clone();
         self.checkpointing.digest = Some(footer.digest);
         // Without entries there is nothing that a snapshot could stand for: the initial state has no files.
-        if self.initial.as_ref().is_none_or(|initial| header.index > initial.index) {
-            let boundary = Boundary { index: header.index, term: header.term, configuration };
-            self.raft.mut_store().set_checkpoint(boundary);
+        if self.initial.as_ref().is_none_or(|initial| footer.header.index > initial.index) {
+            self.checkpointing.newest = Some(footer.header.index);
         }
+    }
+
+    /// The place of a checkpoint of this replica's, as a boundary.
+    pub(super) fn place_of(&self, index: LogIndex, header: &StateHeader) -> Option<Boundary> {
+        let term = if index == header.index { Some(header.term) } else { self.raft.store().term_at(index) }?;
+        let configuration = configuration_at(header, index).unwrap_or(&self.configuration).clone();
+        Some(Boundary { index, term, configuration })
     }
 
     /// A checkpoint's records are in the tree.
@@ -250,11 +270,13 @@ impl Replica {
         cx.outputs.push(Output::Checkpoint(CheckpointJob::Write { shard, replica, table, header }));
     }
 
-    /// Each tick, and when something asks for it: begins a checkpoint if one is due.
+    /// Each tick, and when something asks for it: sees to a mark if a checkpoint is due, and begins one without a mark if the
+    /// replica is at its bounds and none came.
     pub(crate) fn checkpoint_if_due<S: StateStore>(&mut self, tick: bool, cx: &mut Context<'_, S>) {
         self.checkpointing.ticks += u64::from(tick);
         if tick {
             self.try_again_for_room(cx);
+            self.tick_marks(cx);
             self.floors.retain(|_, floor| {
                 floor.ticks_left = floor.ticks_left.saturating_sub(1);
                 floor.ticks_left > 0
@@ -263,15 +285,36 @@ impl Replica {
         self.checkpointing.wanted |= self.raft.store().take_snapshot_wanted();
         let settings = cx.settings;
         let Phase::Live(state) = &mut self.phase else { return };
-        let due = self.checkpointing.wanted
-            || state.active_bytes() >= settings.active_bytes_max / 2
+        let (active, log_bytes) = (state.active_bytes(), self.checkpointing.log_bytes);
+        let due = active >= settings.active_bytes_max / 2
             || cx.tables_bytes >= settings.tables_bytes_max / 2
-            || self.checkpointing.log_bytes >= settings.kept_bytes_max / 2
+            || log_bytes >= settings.kept_bytes_max / 2
             || self.checkpointing.ticks >= settings.checkpoint_ticks;
-        if !due || !state.is_changed() || state.has_frozen() || self.checkpointing.writing {
-            point!(CheckpointWaited if due && state.is_changed());
+        let due = (due && state.is_changed()) || self.checkpointing.wanted;
+        let is_full = active >= settings.active_bytes_max || log_bytes >= settings.kept_bytes_max;
+        // What is not applied any more can bring no mark.
+        let is_stopped = cx.tables_bytes >= settings.tables_bytes_max;
+        let is_changed = state.is_changed();
+        let is_overdue = self.is_mark_overdue(is_full, tick);
+        if self.is_busy() {
+            point!(CheckpointWaited if due && is_changed);
             return;
         }
+        if is_changed && (is_stopped || is_overdue) {
+            self.begin_checkpoint(cx);
+        } else if due {
+            self.seek_mark(is_full, cx);
+        }
+    }
+
+    /// Whether a checkpoint is under way: a further one can't be begun.
+    pub(super) fn is_busy(&self) -> bool {
+        self.checkpointing.writing || self.state().is_none_or(ShardState::has_frozen)
+    }
+
+    /// Freezes the state as it is and has it written.
+    pub(super) fn begin_checkpoint<S: StateStore>(&mut self, cx: &mut Context<'_, S>) {
+        let Phase::Live(state) = &mut self.phase else { return };
         let (table, header) = state.freeze();
         let checkpointing = &mut self.checkpointing;
         (checkpointing.writing, checkpointing.wanted) = (true, false);
@@ -300,7 +343,7 @@ impl Replica {
         self.unpin(cx);
     }
 
-    /// Gives up entries behind the checkpoint, as far as bounds ask for it and followers allow it.
+    /// Gives up entries behind the newest confirmed checkpoint, as far as bounds ask for it and followers allow it.
     pub(crate) fn give_up_log<S: StateStore>(&mut self, cx: &mut Context<'_, S>) {
         let Some(checkpoint) = self.raft.store().checkpoint().map(|checkpoint| checkpoint.index) else { return };
         if self.state().is_none() {
@@ -359,7 +402,21 @@ impl Replica {
 
     /// The place of the newest durable checkpoint.
     pub(crate) fn checkpoint_index(&self) -> Option<LogIndex> {
+        self.checkpointing.newest
+    }
+
+    /// The place of the newest confirmed checkpoint.
+    pub(crate) fn confirmed_index(&self) -> Option<LogIndex> {
         self.raft.store().checkpoint().map(|checkpoint| checkpoint.index)
+    }
+
+    /// The state is another than a majority's: all of it goes, and comes from a peer.
+    pub(super) fn discard_state<S: StateStore>(&mut self, cx: &mut Context<'_, S>) {
+        self.lose_state();
+        self.phase = Phase::Stateless;
+        self.checkpointing.ask_ticks = 0;
+        self.refuse_all_who_wait(cx);
+        cx.outputs.push(Output::Checkpoint(CheckpointJob::Forget { replica: self.id }));
     }
 
     /// Takes the replica out of service: it answers nobody and acknowledges nothing until the node is started again.
@@ -371,21 +428,7 @@ impl Replica {
         self.incoming = None;
         self.flights.clear();
         self.give_up_proposals(cx);
-        self.reads.start_again();
-        let mut requests = Vec::new();
-        self.reads.retain(|read| {
-            requests.push(read.request);
-            false
-        });
-        requests.extend(self.proposals.take_queued().into_iter().filter_map(|queued| queued.waiting.unanswered()));
-        for request in requests {
-            let error = self.not_serving();
-            cx.reply(request, Err(error));
-        }
-        for wait in std::mem::take(&mut self.durable_waits) {
-            let error = self.not_serving().with_outcome(crate::error::Outcome::Unknown);
-            cx.reply(wait.request, Err(error));
-        }
+        self.refuse_all_who_wait(cx);
         cx.notice(Notice::Quarantined { shard: self.shard, reason: reason.to_owned() });
     }
 }

@@ -54,6 +54,9 @@ pub(crate) struct Context<'a, S> {
     pub(crate) disk_full: bool,
     /// It refuses them because its log is at its bound.
     pub(crate) log_full: bool,
+    /// It refuses them because it keeps as many entries as it may, until marks are confirmed. Others keep as many: to hand over
+    /// would not help.
+    pub(crate) kept_full: bool,
     /// The node is about to stop, or its log is stalled: it gives leaderships away.
     pub(crate) leaving: bool,
     /// Bytes of the sessions of all shards, as of the start of the turn.

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     command::{Command, Write},
     disk::StateStore,
-    error::{Error, ErrorKind},
+    error::{Error, ErrorKind, Outcome},
     io::{Consistency, Durability, Operation, Request},
     shard_map::ShardRow,
     state::ShardState,
@@ -37,22 +37,20 @@ impl Replica {
             return cx.reply(request.id, Err(error));
         }
         let refusal = match &request.operation {
+            Operation::TransferLeader { .. } => None,
             Operation::Get { consistency: Consistency::Linearizable, .. } => self.check_leading(cx).err(),
             Operation::WaitDurable { token } if token.shard != self.shard => {
                 Some(Error::invalid(format!("the token is of shard {}, not of shard {}", token.shard, self.shard)))
             }
             Operation::Get { .. } | Operation::WaitDurable { .. } => {
-                if self.is_quarantined() {
-                    Some(self.not_serving())
-                } else {
-                    None
-                }
+                // One that is being proven will soon answer; these may not for long.
+                let waits_in_vain = matches!(self.phase, Phase::Quarantined | Phase::Stateless) || self.is_disputed();
+                waits_in_vain.then(|| self.not_serving())
             }
             Operation::Write { write, durability } => {
                 self.check_write(write, durability.unwrap_or(default), request.epoch, cx).err()
             }
             Operation::OpenSession => self.check_open_session(cx).err(),
-            Operation::TransferLeader { .. } => None,
         };
         if let Some(error) = refusal {
             return cx.reply(request.id, Err(error));
@@ -153,7 +151,12 @@ impl Replica {
             )
             .with(|detail| detail.retry_after_ms = Some(1_000)));
         }
-        if cx.tables_bytes >= cx.settings.tables_bytes_max || cx.log_full || self.log_is_full(cx) {
+        if cx.tables_bytes >= cx.settings.tables_bytes_max
+            || cx.log_full
+            || self.log_is_full(cx)
+            || cx.kept_full
+            || self.checkpointing.is_unconfirmed_full
+        {
             return Err(Error::overloaded("the node waits for checkpoints to free its tables and its log", 100));
         }
         if cx.leaving {
@@ -164,7 +167,7 @@ impl Replica {
     }
 
     fn check_leading<S: StateStore>(&self, cx: &Context<'_, S>) -> Result<(), Error> {
-        if self.is_quarantined() || (self.leads() && self.state().is_none()) {
+        if self.is_quarantined() || (self.leads() && (self.state().is_none() || self.is_disputed())) {
             return Err(self.not_serving());
         }
         if self.leads() { Ok(()) } else { Err(self.not_leading(cx)) }
@@ -210,9 +213,37 @@ impl Replica {
         error.with(|detail| (detail.row, detail.leader) = (row, leader))
     }
 
+    /// Answers all who wait for the state, which may not come soon or is not to be shown: what was never proposed as not applied,
+    /// what was as unknown. The books on what was stay: it may still be decided, and reads must wait for what was acknowledged.
+    pub(super) fn refuse_all_who_wait<S: StateStore>(&mut self, cx: &mut Context<'_, S>) {
+        let mut in_vain: Vec<RequestId> = Vec::new();
+        self.proposals.retain_queued(|queued| {
+            in_vain.extend(queued.waiting.unanswered());
+            queued.waiting.answered
+        });
+        self.reads.retain(|read| {
+            in_vain.push(read.request);
+            false
+        });
+        for request in in_vain {
+            let error = self.not_serving();
+            cx.reply(request, Err(error));
+        }
+        let mut unknown = self.proposals.end_waits();
+        unknown.extend(std::mem::take(&mut self.durable_waits).into_iter().map(|wait| wait.request));
+        for request in unknown {
+            let error = self.not_serving().with_outcome(Outcome::Unknown);
+            cx.reply(request, Err(error));
+        }
+    }
+
     /// Why the replica does not serve although it stands here.
     pub(super) fn not_serving(&self) -> Error {
         let (kind, message) = match self.phase {
+            _ if self.is_disputed() => (
+                ErrorKind::Corrupt,
+                "the shard's replicas hold different states and no majority agrees on one; see the log of its nodes",
+            ),
             Phase::Quarantined => (ErrorKind::Corrupt, "the replica was taken out of service; see the node's log"),
             Phase::Stateless => (ErrorKind::NoQuorum, "the replica waits for its state from a peer"),
             Phase::Loading | Phase::Live(_) => (ErrorKind::NoQuorum, "the replica is proving its state"),

@@ -21,6 +21,7 @@ mod election;
 mod followers;
 mod incoming;
 mod leadership;
+mod marks;
 mod proposals;
 mod reads;
 mod ready;
@@ -78,6 +79,7 @@ pub(crate) struct Replica {
     followers: Followers,
     incoming: Option<Incoming>,
     checkpointing: checkpoints::Checkpointing,
+    marks: marks::Marks,
     /// Indexes above which the log is kept for replicas that are being sent a snapshot, and until when at most.
     floors: BTreeMap<ReplicaId, checkpoints::Floor>,
 }
@@ -184,6 +186,7 @@ impl Replica {
             followers: Followers::default(),
             incoming: None,
             checkpointing: checkpoints::Checkpointing::new(install),
+            marks: marks::Marks::default(),
             floors: BTreeMap::new(),
         })
     }

@@ -181,6 +181,17 @@ impl Proposals {
         Some(proposed)
     }
 
+    /// Ends the waits for what is proposed, and keeps the books on it.
+    pub(super) fn end_waits(&mut self) -> Vec<RequestId> {
+        let waiting = self.proposed.values_mut().flat_map(|proposed| &mut proposed.waiting);
+        let ended = waiting.filter_map(|waiting| {
+            let request = waiting.unanswered();
+            waiting.answered = true;
+            request
+        });
+        ended.collect()
+    }
+
     /// Takes all entries out of the books: the leadership is lost.
     pub(super) fn take_all(&mut self) -> Vec<Waiting> {
         let proposed = std::mem::take(&mut self.proposed);
@@ -341,6 +352,20 @@ impl Replica {
         bytes <= bounds.bytes_max
             && sessions <= bounds.sessions_max
             && (books.stamp_is_certain(state, stamp) || crate::mutant!("A5"))
+    }
+
+    /// The state that was loaded stands at an index that this replica has not applied: what became of the commands up to there
+    /// will never be known here.
+    pub(super) fn give_up_proposals_up_to<S: StateStore>(&mut self, index: LogIndex, cx: &mut Context<'_, S>) {
+        while let Some(first) =
+            self.proposals.proposed.first_key_value().map(|(first, _)| *first).filter(|first| *first <= index)
+        {
+            let waiting = self.proposals.take(first).map(|proposed| proposed.waiting).unwrap_or_default();
+            for request in waiting.iter().filter_map(Waiting::unanswered) {
+                let message = "the replica took its state over from another one that had applied the write already";
+                cx.reply(request, Err(Error::unknown(ErrorKind::NoQuorum, message)));
+            }
+        }
     }
 
     /// The leadership is lost: what is not applied may still be decided.

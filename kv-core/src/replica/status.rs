@@ -59,6 +59,10 @@ pub struct ShardStatus {
     pub table_bytes: usize,
     /// The newest durable checkpoint.
     pub checkpoint: Option<LogIndex>,
+    /// The newest checkpoint with which a majority agrees: only such are given to others.
+    pub confirmed: Option<LogIndex>,
+    /// Whether replicas hold different states and no majority agrees on one: the shard answers nobody.
+    pub disputed: bool,
     /// The digest of the newest checkpoint that was made or proven here.
     pub digest: Option<Digest>,
     /// Requests that wait for this replica.
@@ -98,10 +102,19 @@ impl Replica {
             log_bytes: store.bytes(),
             table_bytes: self.table_bytes(),
             checkpoint: self.checkpoint_index(),
+            confirmed: self.confirmed_index(),
+            disputed: self.is_disputed(),
             digest: self.checkpointing.digest(),
             waiting: self.proposals.len() + self.reads.len() + self.durable_waits.len(),
             followers: self.follower_statuses(),
         }
+    }
+
+    /// Changes something of the state behind the log's back, for the simulator.
+    pub(crate) fn damage_state(&mut self, random: u64) -> bool {
+        let Phase::Live(state) = &mut self.phase else { return false };
+        state.damage(random);
+        true
     }
 
     /// An entry of the log as it stands in memory, for checks from outside.

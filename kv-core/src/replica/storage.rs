@@ -25,7 +25,7 @@ pub(super) struct LogStore {
     boundary: Boundary,
     entries: VecDeque<Entry>,
     bytes: usize,
-    /// The newest durable checkpoint: what a follower too far behind is given.
+    /// The newest confirmed checkpoint: what a follower too far behind is given.
     checkpoint: Option<Boundary>,
     /// The configuration that raft begins with: that of the index from which entries are handed out.
     start: Configuration,

@@ -37,6 +37,7 @@ impl ShardState {
                 Command::Write(write) => self.write(tree, at, write)?,
                 Command::OpenSession => self.open_session(at),
                 Command::DescribeNode(node) => self.describe_node(node),
+                Command::Mark => CommandOutcome::Marked,
             };
             outcomes.push(outcome);
         }

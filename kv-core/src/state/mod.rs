@@ -233,6 +233,26 @@ impl ShardState {
         self.tables.drop_frozen(index);
     }
 
+    /// Changes something behind the log's back, as a flipped bit in memory would: a record of the active table, or without one
+    /// the last revision. For the simulator alone: nothing else may call it.
+    #[doc(hidden)]
+    pub fn damage(&mut self, random: u64) {
+        let is_entry = |key: &Bytes| key.first() == Some(&record::SPACE_ENTRIES);
+        let mut entries: Vec<_> =
+            self.tables.active.records.iter_mut().filter(|(key, value)| is_entry(key) && value.is_some()).collect();
+        let count = entries.len() as u64;
+        let picked = if count == 0 { None } else { entries.get_mut(usize::try_from(random % count).unwrap_or(0)) };
+        match picked.and_then(|(_, value)| value.as_mut()) {
+            Some(value) if !value.is_empty() => {
+                let mut bytes = value.to_vec();
+                let last = bytes.len() - 1;
+                bytes[last] ^= 1 << (random >> 32 & 7);
+                *value = bytes.into();
+            }
+            _ => self.header.revision = self.header.revision.next(),
+        }
+    }
+
     /// The cluster's nodes as the meta shard records them.
     #[must_use]
     pub fn nodes(&self) -> &BTreeMap<NodeId, NodeDescription> {

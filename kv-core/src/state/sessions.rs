@@ -52,7 +52,7 @@ pub fn session_bytes_added_max(command: &Command) -> usize {
         Command::OpenSession => SESSION_BYTES,
         Command::Write(Write { session: Some(_), return_previous: false, .. }) => OUTCOME_BYTES,
         Command::Write(Write { session: Some(_), return_previous: true, .. }) => OUTCOME_BYTES_MAX,
-        Command::Write(Write { session: None, .. }) | Command::DescribeNode(_) => 0,
+        Command::Write(Write { session: None, .. }) | Command::DescribeNode(_) | Command::Mark => 0,
     }
 }
 

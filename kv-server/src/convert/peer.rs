@@ -4,7 +4,7 @@ use kv_core::{
     checkpoint::job::{FileDescription, MANIFEST_FILES_MAX, Manifest},
     error::Error,
     founding::FoundingMessage,
-    message::{CHUNK_BYTES_MAX, PeerMessage},
+    message::{CHUNK_BYTES_MAX, MARKS_TOLD_MAX, MarkDigest, MarkReport, PeerMessage},
     types::{Digest, LogIndex, MapVersion, ShardId, Term},
 };
 use kv_proto::v1::{self, peer_message::Body};
@@ -52,6 +52,7 @@ pub(crate) fn message_to_wire(message: PeerMessage) -> v1::PeerMessage {
             Body::SnapshotChunk(v1::SnapshotChunk { stream, file, offset, data: bytes })
         }
         PeerMessage::SnapshotEnd { stream, complete, .. } => Body::SnapshotEnd(v1::SnapshotEnd { stream, complete }),
+        PeerMessage::Marks { report, .. } => Body::Marks(marks_to_wire(report)),
         PeerMessage::MapAsk { have } => Body::MapAsk(v1::MapAsk { map_version: have.0 }),
         PeerMessage::MapTell(map) => Body::MapTell(map_to_wire(&map)),
         PeerMessage::DescribeNode(node) => Body::DescribeNode(node_to_wire(&node)),
@@ -100,6 +101,7 @@ pub(crate) fn message_from_wire(message: v1::PeerMessage) -> Result<FromPeer, Er
             }
         }
         Body::SnapshotEnd(end) => PeerMessage::SnapshotEnd { shard, stream: end.stream, complete: end.complete },
+        Body::Marks(report) => PeerMessage::Marks { shard, report: marks_from_wire(report)? },
         Body::MapAsk(ask) => PeerMessage::MapAsk { have: MapVersion(ask.map_version) },
         Body::MapTell(map) => PeerMessage::MapTell(map_from_wire(map)?),
         Body::DescribeNode(node) => PeerMessage::DescribeNode(node_from_wire(node)?),
@@ -109,6 +111,26 @@ pub(crate) fn message_from_wire(message: v1::PeerMessage) -> Result<FromPeer, Er
         }
     };
     Ok(FromPeer::Node(message))
+}
+
+fn marks_to_wire(report: MarkReport) -> v1::MarkReport {
+    let MarkReport { number, checkpoints, skipped, wants_mark, wants_answer } = report;
+    let mark = |mark: MarkDigest| v1::MarkDigest { index: mark.index.0, digest: id_to_wire(mark.digest.0) };
+    let checkpoints = checkpoints.into_iter().map(mark).collect();
+    v1::MarkReport { number, checkpoints, skipped: skipped.0, wants_mark, wants_answer }
+}
+
+fn marks_from_wire(report: v1::MarkReport) -> Result<MarkReport, Error> {
+    let v1::MarkReport { number, checkpoints, skipped, wants_mark, wants_answer } = report;
+    if checkpoints.len() > MARKS_TOLD_MAX {
+        return Err(Error::invalid(format!("a report of {} marks", checkpoints.len())));
+    }
+    let mark = |mark: v1::MarkDigest| {
+        let digest = Digest(id_from_wire(&mark.digest, "a digest")?);
+        Ok(MarkDigest { index: LogIndex(mark.index), digest })
+    };
+    let checkpoints = checkpoints.into_iter().map(mark).collect::<Result<_, Error>>()?;
+    Ok(MarkReport { number, checkpoints, skipped: LogIndex(skipped), wants_mark, wants_answer })
 }
 
 fn manifest_to_wire(manifest: Manifest) -> v1::Manifest {

@@ -109,6 +109,16 @@ fn topology(shared: &Shared, map: &CheckedMap) -> v1::TopologyResponse {
     }
 }
 
+fn trouble(shard: &ShardStatus) -> &'static str {
+    if shard.quarantined {
+        "out of service; the log says why"
+    } else if shard.disputed {
+        "replicas hold different states and no majority agrees on one; it answers nobody until one does"
+    } else {
+        ""
+    }
+}
+
 fn shard_status(shard: &ShardStatus) -> v1::ShardStatus {
     let role = match shard.role {
         _ if shard.quarantined => v1::ReplicaRole::Quarantined,
@@ -141,6 +151,6 @@ fn shard_status(shard: &ShardStatus) -> v1::ShardStatus {
                 snapshot: follower.snapshot,
             })
             .collect(),
-        trouble: if shard.quarantined { "out of service; the log says why".to_owned() } else { String::new() },
+        trouble: trouble(shard).to_owned(),
     }
 }

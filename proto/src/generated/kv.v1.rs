@@ -219,7 +219,7 @@ pub struct ShardStatus {
     /// At the leader: how far each follower is.
     #[prost(message, repeated, tag = "14")]
     pub followers: ::prost::alloc::vec::Vec<FollowerStatus>,
-    /// Why it is quarantined; empty otherwise.
+    /// Why it serves nobody, if that is not for its state to be proven: quarantined, or in dispute with others about the state.
     #[prost(string, tag = "15")]
     pub trouble: ::prost::alloc::string::String,
 }
@@ -2032,7 +2032,7 @@ pub struct PeerMessage {
     /// What it says.
     #[prost(
         oneof = "peer_message::Body",
-        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13"
+        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14"
     )]
     pub body: ::core::option::Option<peer_message::Body>,
 }
@@ -2077,6 +2077,9 @@ pub mod peer_message {
         /// About the founding of the cluster, in kv-core's own frozen encoding.
         #[prost(bytes, tag = "13")]
         Founding(::prost::bytes::Bytes),
+        /// What a replica holds at marks.
+        #[prost(message, tag = "14")]
+        Marks(super::MarkReport),
     }
 }
 /// A raft message, all its fields.
@@ -2289,6 +2292,35 @@ pub struct SnapshotEnd {
     /// Whether all files arrived and were verified.
     #[prost(bool, tag = "2")]
     pub complete: bool,
+}
+/// What a replica holds at marks, for all others to compare.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct MarkReport {
+    /// Grows with each report of one start of a node.
+    #[prost(uint64, tag = "1")]
+    pub number: u64,
+    /// Its newest durable checkpoints, ascending by index, at most 8.
+    #[prost(message, repeated, tag = "2")]
+    pub checkpoints: ::prost::alloc::vec::Vec<MarkDigest>,
+    /// The last mark for which it was too busy; 0 for none.
+    #[prost(uint64, tag = "3")]
+    pub skipped: u64,
+    /// Whether it needs a mark.
+    #[prost(bool, tag = "4")]
+    pub wants_mark: bool,
+    /// Whether it asks for the receiver's account.
+    #[prost(bool, tag = "5")]
+    pub wants_answer: bool,
+}
+/// The digest of a replica's state at an index.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MarkDigest {
+    /// The index.
+    #[prost(uint64, tag = "1")]
+    pub index: u64,
+    /// The digest: 16 bytes, highest first.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub digest: ::prost::bytes::Bytes,
 }
 /// Asks for the map, if it is newer.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

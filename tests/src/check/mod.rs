@@ -11,6 +11,7 @@
 //! | One shard owns an arc at an epoch | ours | [`one_owner`] | each fact |
 //! | A write takes effect once | Raft thesis 6.3 | [`exactly_once`] | each fact, and the history |
 //! | Only a suffix of async writes is lost, within a bound | ours | [`async_suffix`] | each fact |
+//! | A state that differs is found, and does not spread | ours | [`same_state_at_mark`] | each fact |
 //! | `wait_durable` never lies | ours | [`durable_truth`] | each fact |
 //! | A read gives what was applied, and it stays | ours | [`nothing_read_vanishes`] | each fact, and the history |
 //! | A read is no older than it says, and than was asked | ours | [`bounded_age`] | each fact |
@@ -36,6 +37,7 @@ pub mod monotonic;
 pub mod nothing_read_vanishes;
 pub mod one_owner;
 pub mod revisions;
+pub mod same_state_at_mark;
 pub mod state_machine_safety;
 pub mod view;
 
@@ -59,6 +61,7 @@ pub struct Checkers {
     durable_truth: durable_truth::DurableTruth,
     nothing_read_vanishes: nothing_read_vanishes::NothingReadVanishes,
     bounded_age: bounded_age::BoundedAge,
+    same_state_at_mark: same_state_at_mark::SameStateAtMark,
 }
 
 impl Checkers {
@@ -79,6 +82,7 @@ impl Checkers {
             durable_truth: Default::default(),
             nothing_read_vanishes: Default::default(),
             bounded_age: Default::default(),
+            same_state_at_mark: Default::default(),
         }
     }
 
@@ -97,6 +101,7 @@ impl Checkers {
         self.exactly_once.check(at, fact)?;
         self.async_suffix.check(at, fact)?;
         self.durable_truth.check(at, fact)?;
+        self.same_state_at_mark.check(at, fact)?;
         self.nothing_read_vanishes.check(at, fact)?;
         self.bounded_age.check(at, fact)
     }

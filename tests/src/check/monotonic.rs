@@ -36,6 +36,12 @@ impl Monotonic {
                 }
                 Ok(())
             }
+            Fact::StateBegins { place, index } => {
+                if let Some(last) = self.last.get_mut(place) {
+                    last.applied = last.applied.min(*index);
+                }
+                Ok(())
+            }
             Fact::View(view) => {
                 let last = self.last.insert(view.place, *view);
                 let what = impossible_by_itself(view).or_else(|| went_back(&last?, view));

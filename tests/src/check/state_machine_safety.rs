@@ -38,6 +38,10 @@ impl StateMachineSafety {
                 self.last.remove(place);
                 Ok(())
             }
+            Fact::StateBegins { place, index } => {
+                self.last.insert(*place, *index);
+                Ok(())
+            }
             Fact::Installed { place, index, digest, .. } => {
                 self.last.insert(*place, *index);
                 self.same_digest(*place, *index, *digest).map_err(violation)

@@ -261,6 +261,43 @@ pub enum Fact {
         /// The simulated time at which that clock showed the moment that the told age reaches back to.
         current_at_micros: Option<u64>,
     },
+    /// A replica's state was proven anew, or is not watched since the simulator made it differ: what is applied next comes
+    /// right after this index.
+    StateBegins {
+        /// Which replica.
+        place: Place,
+        /// The index that its state stands at.
+        index: LogIndex,
+    },
+    /// A replica has a durable checkpoint.
+    Checkpointed {
+        /// Which replica.
+        place: Place,
+        /// The checkpoint's index.
+        index: LogIndex,
+        /// The digest of the state there.
+        digest: Digest,
+    },
+    /// A replica offered a checkpoint to another.
+    Offered {
+        /// Who offered.
+        place: Place,
+        /// The checkpoint's index.
+        index: LogIndex,
+        /// The digest of the state there.
+        digest: Digest,
+        /// How many voters the shard has.
+        voters: usize,
+    },
+    /// A replica threw its state away, since a majority holds another one.
+    Discarded {
+        /// Which replica.
+        place: Place,
+        /// The index at which it was seen.
+        index: LogIndex,
+        /// How many voters the shard has.
+        voters: usize,
+    },
     /// How a replica looks after an event, if that changed.
     View(ReplicaView),
 }

@@ -239,6 +239,9 @@ fn fill(cluster: &mut Cluster, words: &[&str]) -> Result<(), String> {
             Some(Ok(Answer::Written { .. })) => {}
             other => return Err(format!("write {round} was answered with {other:?}\n{}", cluster.trace.join("\n"))),
         }
+        // Time goes on: what is due by the clock, as a mark is, happens meanwhile.
+        let nodes = cluster.nodes();
+        cluster.tick(&nodes);
     }
     cluster.number_from(None);
     cluster.trace.truncate(told);

@@ -113,6 +113,12 @@ impl Words {
             PeerMessage::SnapshotChunk { stream, file, .. } => {
                 format!("{}: piece of file {file}", self.stream(*stream))
             }
+            PeerMessage::Marks { report, .. } => {
+                let held: Vec<_> = report.checkpoints.iter().map(|mark| mark.index.to_string()).collect();
+                let asks = if report.wants_answer { ", and you?" } else { "" };
+                let wants = if report.wants_mark { ", I need a mark" } else { "" };
+                format!("my state has digests at [{}]{asks}{wants}", held.join(" "))
+            }
             PeerMessage::SnapshotEnd { stream, complete, .. } => {
                 format!("{}: {}", self.stream(*stream), if *complete { "done" } else { "given up" })
             }
@@ -164,6 +170,7 @@ impl Words {
             CheckpointJob::Write { shard, header, .. } if *shard == self.shard => {
                 Some(format!("freezes its table at {}", header.index))
             }
+            CheckpointJob::Forget { replica } if is_ours(replica) => Some("throws its checkpoints away".to_owned()),
             CheckpointJob::Load { shard, install, .. } if *shard == self.shard => Some(match install {
                 Some(install) => format!("loads its state, install {}", install.index),
                 None => "loads its state".to_owned(),
@@ -181,6 +188,9 @@ impl Words {
         match event {
             CheckpointEvent::Durable { shard, footer, .. } if *shard == self.shard => {
                 Some(format!("delta of {} is synced and read back", footer.header.index))
+            }
+            CheckpointEvent::Confirmed { shard, index, .. } if *shard == self.shard => {
+                Some(format!("{index} is noted as confirmed"))
             }
             CheckpointEvent::Inserted { shard, index, .. } if *shard == self.shard => {
                 Some(format!("tree has all up to {index}"))
@@ -209,6 +219,12 @@ impl Words {
             Notice::Quarantined { shard, reason } if ours(shard) => format!("is out of service: {reason}"),
             Notice::Verified { shard, index } if ours(shard) => format!("is proven at {index}"),
             Notice::StateLost { shard, reason } if ours(shard) => format!("has lost its state: {reason}"),
+            Notice::MarkSkipped { shard, index } if ours(shard) => format!("is too busy for the mark at {index}"),
+            Notice::Diverged { shard, index, .. } if ours(shard) => format!("sees at {index} that its state is wrong"),
+            Notice::Disputed { shard, index, .. } if ours(shard) => {
+                format!("can't tell at {index} which state is right")
+            }
+            Notice::Settled { shard } if ours(shard) => "knows again that its state is right".to_owned(),
             Notice::Refused { from, shard: Some(shard), reason } if ours(shard) => {
                 format!("refuses what n{from} says: {reason}")
             }

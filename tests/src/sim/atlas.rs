@@ -47,12 +47,26 @@ impl Atlas {
     /// Whether the files of a replica may be damaged; if so they count as damaged until a later start than this one of its
     /// node has proven its state.
     pub fn admits_files(&mut self, node: usize, shard: ShardId, start: u64) -> bool {
-        let before = self.files.insert((node, shard), start);
+        let before = self.files.get(&(node, shard)).copied();
+        self.files.insert((node, shard), before.map_or(start, |before| before.max(start)));
         let admitted = before.is_some() || self.every_shard_has_a_majority();
         if !admitted {
             self.files.remove(&(node, shard));
         }
         admitted
+    }
+
+    /// Whether the state of a replica may be made wrong, so that no start by itself can tell; if so it counts as damaged until
+    /// it is known to be right again, and a start after that has proven it.
+    pub fn admits_wrong_state(&mut self, node: usize, shard: ShardId) -> bool {
+        self.admits_files(node, shard, u64::MAX)
+    }
+
+    /// A state that was made wrong is right again, in this start of its node.
+    pub fn is_right_again(&mut self, node: usize, shard: ShardId, start: u64) {
+        if let Some(damaged) = self.files.get_mut(&(node, shard)) {
+            *damaged = start;
+        }
     }
 
     /// Whether the files of all replicas of a node may be damaged.
@@ -111,6 +125,17 @@ mod tests {
         assert!(atlas.admits_log(1) && atlas.admits_log(1) && !atlas.admits_log(2));
         assert!(atlas.has_damaged_log(1) && !atlas.has_damaged_log(2));
         assert!(!atlas.admits_files(0, ShardId(1), 1) && atlas.admits_files(1, ShardId(1), 1));
+    }
+
+    #[test]
+    fn a_wrong_state_is_proven_by_no_start_before_it_is_right_again() {
+        let mut atlas = atlas(3, 3);
+        assert!(atlas.admits_wrong_state(0, ShardId(1)) && atlas.admits_files(0, ShardId(1), 3));
+        atlas.proven(0, ShardId(1), 9);
+        assert!(!atlas.admits_files(1, ShardId(1), 9));
+        atlas.is_right_again(0, ShardId(1), 9);
+        atlas.proven(0, ShardId(1), 10);
+        assert!(atlas.admits_files(1, ShardId(1), 9));
     }
 
     #[test]

@@ -107,6 +107,19 @@ impl Judge {
         self.checkers.finish(&self.history, self.final_reads_from, shard_of)
     }
 
+    /// The right digest of a state, if one is known.
+    #[must_use]
+    pub fn digest_at(&self, shard: ShardId, index: LogIndex) -> Option<Digest> {
+        self.digests.get(&(shard, index)).map(|(digest, _)| *digest)
+    }
+
+    /// A replica's state stands at this index from now on.
+    pub(super) fn state_begins(&mut self, node: usize, shard: ShardId, index: LogIndex) -> Place {
+        let known = self.known(node, shard);
+        known.view.applied = index;
+        known.view.place
+    }
+
     fn tell(&mut self, fact: &Fact) -> Result<(), Violation> {
         self.checkers.check(self.now, fact)
     }
@@ -133,6 +146,21 @@ impl World {
                 Output::Send { message: PeerMessage::Raft { shard, message }, .. } => {
                     self.promised(node, *shard, message, &mut facts);
                 }
+                Output::Send { message: PeerMessage::SnapshotOffer { shard, manifest, .. }, .. } => {
+                    let (place, voters) = (self.judge.place(node, *shard), self.plan.voters(*shard));
+                    let (index, digest) = (manifest.index, manifest.digest);
+                    facts.push(Fact::Offered { place, index, digest, voters });
+                }
+                Output::Notice(Notice::Diverged { shard, index, .. }) => {
+                    self.counts.discarded += 1;
+                    let (place, voters) = (self.judge.place(node, *shard), self.plan.voters(*shard));
+                    facts.push(Fact::Discarded { place, index: *index, voters });
+                }
+                Output::Notice(Notice::Disputed { .. }) => self.counts.disputes += 1,
+                Output::Notice(Notice::Verified { shard, index }) => {
+                    let place = self.judge.state_begins(node, *shard, *index);
+                    facts.push(Fact::StateBegins { place, index: *index });
+                }
                 _ => {}
             }
         }
@@ -151,6 +179,13 @@ impl World {
         self.facts = facts;
         statuses.clear();
         self.statuses = statuses;
+    }
+
+    /// Tells one fact.
+    pub(super) fn tell_one(&mut self, fact: &Fact) {
+        if let Err(violation) = self.judge.tell(fact) {
+            self.failure.get_or_insert(violation);
+        }
     }
 
     fn tell(&mut self, facts: &mut Vec<Fact>) {
@@ -222,11 +257,24 @@ impl World {
             let what = if matches!(event, CheckpointEvent::Durable { .. }) { "checkpointed" } else { "loaded" };
             format!("n{} {what} shard {shard} at {} with digest {}", node + 1, footer.header.index, footer.digest)
         });
+        let loaded = matches!(event, CheckpointEvent::Loaded { .. });
+        let place = self.judge.place(node, shard);
+        if let CheckpointEvent::Loaded { checkpoints, .. } = event {
+            for (index, digest) in checkpoints {
+                self.tell_one(&Fact::Checkpointed { place, index: *index, digest: *digest });
+            }
+        } else {
+            self.tell_one(&Fact::Checkpointed { place, index: footer.header.index, digest: footer.digest });
+        }
+        self.is_right_again(node, shard, footer.header.index, footer.digest, loaded);
         self.judge_digest(node, shard, footer.header.index, footer.digest);
     }
 
     /// Compares the digest of a state with what others told of the same state.
     pub(super) fn judge_digest(&mut self, node: usize, shard: ShardId, index: LogIndex, digest: Digest) {
+        if self.divergence.is_altered(node, shard) {
+            return;
+        }
         let here = NodeId(node as u64 + 1);
         let (known, by) = *self.judge.digests.entry((shard, index)).or_insert((digest, here));
         if known != digest {
@@ -325,6 +373,9 @@ impl World {
     fn answered(&mut self, node: usize, request: RequestId, answer: &Answer, facts: &mut Vec<Fact>) {
         let process = self.machines[node].process.as_ref().expect("it just took a turn");
         let Some((_, shard, operation)) = process.serving.get(&request) else { return };
+        if self.divergence.is_altered(node, *shard) {
+            return;
+        }
         let place = self.judge.place(node, *shard);
         match (answer, operation) {
             (Answer::Got { entry, revision, age_micros }, Operation::Get { key, consistency }) => {
@@ -369,6 +420,9 @@ impl World {
             let status = statuses.iter().find(|status| status.shard == entry.shard);
             let term = status.map_or(entry.term, |status| status.term);
             self.commit(node, entry.shard, entry.index, term, facts);
+            if self.divergence.is_altered(node, entry.shard) {
+                continue;
+            }
             match applied_commands(&entry) {
                 Ok(commands) => facts.push(Fact::Applied {
                     place,

@@ -28,6 +28,7 @@ pub mod clock;
 pub mod crash_points;
 pub mod digraphs;
 pub mod disk_faults;
+mod divergence;
 pub mod failure;
 pub mod faults;
 pub mod founding;

@@ -7,7 +7,11 @@
 //! simulator, so that a change in one part leaves the choices of the others as they are.
 
 use fastrand::Rng;
-use kv_core::{inbox::Limits, settings::Settings};
+use kv_core::{
+    inbox::Limits,
+    settings::Settings,
+    types::{META_SHARD, ShardId},
+};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::{clock, storms::Storms};
@@ -194,6 +198,13 @@ pub struct Faults {
 }
 
 impl Plan {
+    /// How many voters a shard has.
+    #[must_use]
+    pub fn voters(&self, shard: ShardId) -> usize {
+        let most = if shard == META_SHARD { 5 } else { self.replication };
+        most.min(self.nodes) as usize
+    }
+
     /// The random stream of one part of the simulator.
     #[must_use]
     pub fn stream(&self, part: &str) -> Rng {

@@ -43,6 +43,12 @@ pub struct Counts {
     pub recycled: u64,
     /// Replicas taken out of service by themselves.
     pub quarantines: u64,
+    /// States that were made to differ.
+    pub diverged: u64,
+    /// States thrown away since a majority held another.
+    pub discarded: u64,
+    /// Disputes without a majority.
+    pub disputes: u64,
     /// Sessions found expired by clients.
     pub expired: u64,
     /// Messages about the founding that arrived.
@@ -121,6 +127,10 @@ impl fmt::Display for Report {
                 "  founding: {} messages, {} disks lost, {} starts with other settings, {} nodes ended by themselves",
                 counts.founding_messages, counts.wiped, counts.started_otherwise, counts.ended_by_themselves
             )?;
+        }
+        if counts.diverged > 0 {
+            let (diverged, discarded, disputes) = (counts.diverged, counts.discarded, counts.disputes);
+            writeln!(f, "  {diverged} states made to differ, {discarded} thrown away, {disputes} disputes")?;
         }
         write!(f, "  faults:")?;
         for ((name, _), count) in self.plan.faults.kinds().iter().zip(counts.faults).filter(|(_, count)| *count > 0) {

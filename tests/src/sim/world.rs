@@ -22,6 +22,7 @@ use super::{
     clock::Clock,
     crash_points::tape::Tape,
     disk_faults::{DiskFault, DiskInjector},
+    divergence::Divergence,
     faults::{Injector, Kind, Mend},
     founding::{Connection, FoundingEvent},
     founding_places::Place,
@@ -82,6 +83,8 @@ pub(super) enum Event {
     Wake { client: usize, operation: u64, wake: u64 },
     /// A client has waited long enough for the answer to a request.
     NoAnswer { client: usize, request: RequestId },
+    /// A replica's state is made to differ.
+    Diverge,
     /// A fault.
     Fault { kind: Kind },
     /// The end of one.
@@ -106,6 +109,7 @@ pub struct World {
     pub(super) injector: Injector,
     pub(super) storms: StormMaker,
     pub(super) disk_injector: DiskInjector,
+    pub(super) divergence: Divergence,
     pub(super) judge: Judge,
     pub(super) trace: Trace,
     pub(super) counts: Counts,
@@ -165,6 +169,7 @@ impl World {
             injector: Injector::new(&plan),
             storms: StormMaker::new(&plan),
             disk_injector: DiskInjector::new(&plan),
+            divergence: Divergence::new(&plan),
             judge: Judge::new(&plan),
             trace,
             counts: Counts::default(),
@@ -200,6 +205,7 @@ impl World {
         world.schedule_fault();
         world.schedule_storm();
         world.schedule_disk_fault();
+        world.schedule_divergence();
         world
     }
 
@@ -244,6 +250,7 @@ impl World {
             Event::NoAnswer { client, request } => self.client_unanswered(client, request, Last::NoAnswer),
             Event::Work { client } => self.client_work(client),
             Event::Wake { client, operation, wake } => self.client_wake(client, operation, wake),
+            Event::Diverge => self.diverge(),
             Event::Fault { kind } => {
                 if !self.quiet {
                     self.inject(kind);
@@ -325,6 +332,10 @@ impl World {
             self.fail("each request is answered once", what);
             return;
         };
+        if self.divergence.is_altered(node, shard) {
+            // Nobody may know yet that this replica answers wrongly: what it says is lost on the way.
+            return;
+        }
         if matches!(result, Ok(Answer::Written { .. })) {
             self.written_at.insert(shard, self.now);
         }
@@ -349,13 +360,18 @@ impl World {
 
     /// Asks a leader to hand a shard over, as an operator would.
     pub(super) fn ask_for_transfer(&mut self, node: usize, shard: ShardId, to: NodeId) {
+        self.ask_for(node, shard, Operation::TransferLeader { to });
+    }
+
+    /// Asks a node for something of our own, which no history knows.
+    pub(super) fn ask_for(&mut self, node: usize, shard: ShardId, operation: Operation) {
         self.own_requests += 1;
         let request = Request {
             id: RequestId(OWN_REQUESTS + self.own_requests),
             shard,
             epoch: None,
             deadline: Time(self.machines[node].clock.at(self.now).0 + 1_000_000),
-            operation: Operation::TransferLeader { to },
+            operation,
         };
         self.give(node, Input::Request(request));
     }

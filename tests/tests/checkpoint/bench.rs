@@ -1,5 +1,7 @@
 //! A node's disks with a worker on them.
 
+use std::collections::VecDeque;
+
 use bytes::Bytes;
 use kv_core::{
     checkpoint::{
@@ -103,12 +105,16 @@ impl Bench {
         for number in numbers {
             self.submit_write(history, number);
             let mut inserted = false;
-            for event in self.run() {
+            let mut events: VecDeque<_> = self.run().into();
+            while let Some(event) = events.pop_front() {
                 match event {
                     CheckpointEvent::Durable { footer, .. } => {
                         assert_eq!(footer, history.points[number].footer);
                         durable = Some(footer.header.index);
+                        self.confirm(&footer);
+                        events.extend(self.run());
                     }
+                    CheckpointEvent::Confirmed { index, .. } => assert_eq!(Some(index), durable),
                     CheckpointEvent::Inserted { index, .. } => {
                         assert_eq!(Some(index), durable);
                         inserted = true;
@@ -124,6 +130,17 @@ impl Bench {
             assert!(inserted);
         }
         Written { durable, failed: None }
+    }
+
+    /// A majority agrees with the checkpoint at this index.
+    pub(crate) fn confirm(&mut self, footer: &Footer) {
+        let (index, digest) = (footer.header.index, footer.digest);
+        self.worker.submit(CheckpointJob::Confirmed { shard: SHARD, replica: REPLICA, index, digest });
+    }
+
+    /// All files but the notes of what is confirmed.
+    pub(crate) fn checkpoint_files(&self) -> Vec<String> {
+        self.disk.paths().into_iter().filter(|path| !path.contains("confirmed-")).collect()
     }
 
     /// What was loaded must be the state of a checkpoint, in the tree too; its index.

@@ -102,6 +102,7 @@ fn a_worker_dropped_between_any_two_of_its_steps_leaves_what_was_durable() {
             for event in bench.step().events {
                 if let kv_core::checkpoint::job::CheckpointEvent::Durable { footer, .. } = event {
                     durable = footer.header.index;
+                    bench.confirm(&footer);
                 }
             }
         }

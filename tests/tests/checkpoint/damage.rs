@@ -1,5 +1,7 @@
 //! Files that rot, are cut, exchanged or lost; a read index that is lost, altered, fails or lies.
 
+use std::collections::VecDeque;
+
 use kv_core::{
     checkpoint::{MERGE_FILES, job::CheckpointEvent},
     types::LogIndex,
@@ -16,7 +18,7 @@ fn small() -> (History, SimDisk) {
     let history = History::new(6, 3, 3, 12);
     let mut bench = Bench::found(&history);
     bench.write(&history, 1..=3);
-    assert_eq!(bench.disk.paths().len(), 3, "{:?}", bench.disk.paths());
+    assert_eq!(bench.checkpoint_files().len(), 3, "{:?}", bench.disk.paths());
     (history, bench.disk.clone())
 }
 
@@ -52,8 +54,10 @@ fn a_flipped_bit_anywhere_is_found() {
             let mut bench = Bench::on(damaged, MemoryStore::default());
             failed += u32::from(matches!(bench.load(history.index(3), None, None), Load::Failed(_)));
         }
-        assert!(failed > 0);
-        assert_eq!(failed, u32::try_from(bits.div_ceil(3)).unwrap(), "{path}: each bit of it counts");
+        // What is confirmed is said by a file's name; its content says nothing.
+        let counted = if path.contains("confirmed-") { 0 } else { bits.div_ceil(3) };
+        assert!(bits > 0);
+        assert_eq!(failed, u32::try_from(counted).unwrap(), "{path}: each bit of it counts");
         failed = 0;
     }
 }
@@ -202,8 +206,13 @@ fn a_tree_that_lies_while_a_checkpoint_is_written_is_found_out() {
                 bench.store.flip(&mut random);
             }
             bench.submit_write(&history, number);
-            for event in bench.run() {
+            let mut events = VecDeque::from(bench.run());
+            while let Some(event) = events.pop_front() {
                 merges_refused += u32::from(matches!(event, CheckpointEvent::TreeFailed { .. }));
+                if let CheckpointEvent::Durable { footer, .. } = event {
+                    bench.confirm(&footer);
+                    events.extend(bench.run());
+                }
             }
         }
         bench = bench.restart();

@@ -127,7 +127,7 @@ fn only_what_is_lacking_is_sent_and_the_replica_goes_on_from_there() {
         let mut receiver = receiver.restart();
         let loaded = receiver.load(manifest.index, Some(install), None);
         assert_eq!(receiver.check(&history, loaded), history.index(10));
-        assert_eq!(receiver.disk.paths().len(), 10, "{:?}", receiver.disk.paths());
+        assert_eq!(receiver.checkpoint_files().len(), 10, "{:?}", receiver.disk.paths());
     }
 }
 

@@ -46,7 +46,7 @@ fn offered_files_stay_until_they_are_released_even_if_they_are_merged() {
     assert!(piece(&mut bench, 2, 99, 0).is_empty() && piece(&mut bench, 2, 0, 1 << 40).is_empty());
     bench.worker.submit(CheckpointJob::Release { stream: 2 });
     assert!(bench.run().is_empty());
-    assert_eq!(bench.disk.paths().len(), 1, "{:?}", bench.disk.paths());
+    assert_eq!(bench.checkpoint_files().len(), 1, "{:?}", bench.disk.paths());
 }
 
 #[test]

@@ -70,7 +70,7 @@ fn a_full_disk_puts_a_checkpoint_off_but_not_for_a_merge() {
     bench.disk.set_bytes_max(Some(used(&bench) + 3_500));
     let written = bench.write(&history, [MERGE_FILES + 1]);
     assert_eq!(written.durable, Some(history.index(MERGE_FILES + 1)), "{:?}", written.failed);
-    assert_eq!(bench.disk.paths().len(), MERGE_FILES + 1, "what was begun of a base is gone");
+    assert_eq!(bench.checkpoint_files().len(), MERGE_FILES + 1, "what was begun of a base is gone");
     for room in [0, 100, 600, 1_000] {
         bench.disk.set_bytes_max(Some(used(&bench) + room));
         bench.submit_write(&history, MERGE_FILES + 2);
@@ -82,14 +82,15 @@ fn a_full_disk_puts_a_checkpoint_off_but_not_for_a_merge() {
             (&point.footer.header, &point.table.records),
             "it comes back as it was given"
         );
-        assert_eq!(bench.disk.paths().len(), MERGE_FILES + 1, "what was begun of it is gone");
+        assert_eq!(bench.checkpoint_files().len(), MERGE_FILES + 1, "what was begun of it is gone");
         let mut restarted = bench.fork();
         let loaded = restarted.load(history.index(MERGE_FILES + 1), None, None);
         restarted.check(&history, loaded);
     }
     bench.disk.set_bytes_max(None);
     bench.write(&history, [MERGE_FILES + 2]);
-    assert_eq!(bench.disk.paths().len(), 1, "with room again all are merged");
+    // Whether the newest is among them depends on whether it was confirmed when the merge began.
+    assert!(bench.checkpoint_files().len() <= 2, "with room again what is confirmed is merged");
 }
 
 #[test]

@@ -190,7 +190,8 @@ impl Cluster {
             CheckpointJob::Load { shard, replica, initial: Some(header), .. } => {
                 store.reset(replica).unwrap();
                 let footer = Footer { header, digest: Digest(0) };
-                CheckpointEvent::Loaded { shard, replica, footer, sessions: Vec::new(), nodes: Vec::new() }
+                let (checkpoints, sessions, nodes) = (Vec::new(), Vec::new(), Vec::new());
+                CheckpointEvent::Loaded { shard, replica, footer, checkpoints, confirmed: None, sessions, nodes }
             }
             CheckpointJob::Load { shard, replica, .. } => {
                 CheckpointEvent::LoadFailed { shard, replica, reason: "there are no files".to_owned() }
@@ -202,6 +203,9 @@ impl Cluster {
                 let footer = Footer { header, digest: Digest(1) };
                 self.give(node, Input::Checkpoint(CheckpointEvent::Durable { shard, replica, footer }));
                 CheckpointEvent::Inserted { shard, replica, index }
+            }
+            CheckpointJob::Confirmed { shard, replica, index, .. } => {
+                CheckpointEvent::Confirmed { shard, replica, index }
             }
             CheckpointJob::Offer { stream, .. } => CheckpointEvent::OfferFailed { stream },
             CheckpointJob::ReadPiece { stream, file, offset } => {
@@ -220,7 +224,7 @@ impl Cluster {
             CheckpointJob::Verify { replica, staging } => {
                 CheckpointEvent::StageFailed { replica, staging, reason: "not what was offered".to_owned() }
             }
-            CheckpointJob::Release { .. } | CheckpointJob::Discard { .. } => return,
+            CheckpointJob::Release { .. } | CheckpointJob::Discard { .. } | CheckpointJob::Forget { .. } => return,
         };
         self.give(node, Input::Checkpoint(event));
     }

@@ -21,6 +21,7 @@ impl Model {
                 return CommandOutcome::SessionOpened(SessionId(id));
             }
             Command::DescribeNode(_) => return CommandOutcome::Misplaced,
+            Command::Mark => return CommandOutcome::Marked,
             Command::Write(write) => write,
         };
         if let Some(stamp) = write.session {

@@ -9,7 +9,7 @@ use kv_core::{
     configuration::Configuration,
     founding::{FoundingMessage, FoundingRecord, FoundingRefusal, Member},
     log::record::{EntryKind, LogEntry},
-    message::{PeerMessage, RaftMessage, RaftMessageKind, SnapshotMark},
+    message::{MARKS_TOLD_MAX, MarkDigest, MarkReport, PeerMessage, RaftMessage, RaftMessageKind, SnapshotMark},
     shard_map::NodeDescription,
     types::{Digest, Durability, Incarnation, LogIndex, MapVersion, NodeId, ReplicaId, ShardId, Term},
 };
@@ -19,7 +19,7 @@ use prost::Message as _;
 use super::super::{FromPeer, founding_to_wire, message_from_wire, message_to_wire};
 
 /// Kinds of [`PeerMessage`].
-pub(super) const KINDS: usize = 11;
+pub(super) const KINDS: usize = 12;
 
 /// The number of a message's kind, below [`KINDS`]. A new kind does not compile here, to be added to [`message`] too.
 fn number(message: &PeerMessage) -> usize {
@@ -35,6 +35,7 @@ fn number(message: &PeerMessage) -> usize {
         PeerMessage::MapAsk { .. } => 8,
         PeerMessage::MapTell(_) => 9,
         PeerMessage::DescribeNode(_) => 10,
+        PeerMessage::Marks { .. } => 11,
     }
 }
 
@@ -105,7 +106,7 @@ pub(super) fn message(kind: usize, random: &mut Rng) -> PeerMessage {
             map.version = MapVersion(number_of(random));
             PeerMessage::MapTell(map)
         }
-        _ => PeerMessage::DescribeNode(NodeDescription {
+        10 => PeerMessage::DescribeNode(NodeDescription {
             node: NodeId(number_of(random)),
             incarnation: Incarnation(random.u128(..)),
             peer_address: text(random),
@@ -113,6 +114,19 @@ pub(super) fn message(kind: usize, random: &mut Rng) -> PeerMessage {
             zone: text(random),
             weight: random.u32(..),
         }),
+        _ => PeerMessage::Marks { shard, report: report(random) },
+    }
+}
+
+fn report(random: &mut Rng) -> MarkReport {
+    let mut mark = || MarkDigest { index: LogIndex(number_of(random)), digest: Digest(random.u128(..)) };
+    let checkpoints = (0..MARKS_TOLD_MAX).map(|_| mark()).collect::<Vec<_>>();
+    MarkReport {
+        number: number_of(random),
+        checkpoints: checkpoints[..random.usize(..=MARKS_TOLD_MAX)].to_vec(),
+        skipped: LogIndex(number_of(random)),
+        wants_mark: random.bool(),
+        wants_answer: random.bool(),
     }
 }
 

@@ -52,6 +52,9 @@ const BUGS: &[(&str, &str)] = &[
     ("A3", "an async write of unknown outcome is sent again as async, and its last token believed"),
     ("A4", "a write of unknown outcome goes on under another session"),
     ("A5", "an async write is acknowledged though its session may refuse it"),
+    ("M1", "a checkpoint that no majority holds is given to others"),
+    ("M2", "a replica throws its state away because one other differs"),
+    ("M3", "a replica keeps a state that a majority contradicts"),
 ];
 
 /// Bugs of the catalogue that can't be written against what there is, and why.

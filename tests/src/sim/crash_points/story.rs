@@ -96,7 +96,9 @@ pub(super) fn play(plan: Plan, prepare: impl FnOnce(&mut World)) -> World {
         tape.note(NODE, || Note::Damaged);
     }
     let disk = &world.machines[NODE].disk;
-    if let Some(path) = disk.paths().into_iter().rfind(|path| path.contains("delta-")) {
+    // What all of the meta shard's checkpoints stand on, so that no older one serves in place of the newest. That shard's log is
+    // short: no snapshot of raft's comes first.
+    if let Some(path) = disk.paths().into_iter().find(|path| path.contains("base-")) {
         disk.flip_bit(&path, 300);
     }
     world.schedule_start(NODE, 100_000);
