@@ -7,8 +7,10 @@
 //! to differ is found and replaced), that it does not spread (a replica that nothing was done to is compared as ever), and
 //! that nobody who was right is thrown away.
 //!
-//! *Left out*: shards that nobody writes to, since without writes there is no mark; a majority that is wrong, which nobody can
-//! notice.
+//! *Never produced*: a record of the read index, or a checkpoint's file, that changes under a running replica and is never
+//! rewritten, merged or loaded, since nothing reads over them again while a node runs (what is changed there under a node that is
+//! down is found at its start: the faults `store-altered` and `rot-file`); shards that nobody writes to, since without writes
+//! there is no mark; a majority that is wrong, which nobody can notice; what a wrong replica tells clients before it is found.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,17 +33,15 @@ pub(super) struct Divergence {
     rng: Rng,
     /// Times a simulated minute; 0 for never.
     often: f64,
+    /// How many were drawn so far.
+    drawn: u64,
     /// The replicas whose state may be wrong, by node and shard, with their applied index when it was made so.
     altered: BTreeMap<(usize, ShardId), LogIndex>,
 }
 
 impl Divergence {
     pub(super) fn new(plan: &Plan) -> Self {
-        let mut rng = plan.stream("divergence");
-        let has_faults = plan.faults.kinds().iter().any(|(_, often)| *often > 0.0);
-        let wanted = rng.u32(..4) == 0 && plan.replication.min(plan.nodes) >= 3 && has_faults;
-        let often = if wanted { 0.5 + 5.0 * rng.f64() } else { 0.0 };
-        Self { rng, often, altered: BTreeMap::new() }
+        Self { rng: plan.stream("divergences"), often: plan.divergences.often, drawn: 0, altered: BTreeMap::new() }
     }
 
     /// Whether a replica's state may be wrong.
@@ -70,6 +70,9 @@ impl World {
         let shards = Vec::from_iter(shards);
         let (pick, random) = (self.divergence.rng.usize(..), self.divergence.rng.u64(..));
         let shard = shards.get(pick % shards.len().max(1)).copied().filter(|_| self.machines[node].process.is_some());
+        self.divergence.drawn += 1;
+        self.counts.divergences_drawn = self.divergence.drawn;
+        let shard = shard.filter(|_| self.plan.divergences.kept.keeps(self.divergence.drawn));
         if let Some(shard) = shard
             && self.injector.atlas.admits_wrong_state(node, shard)
         {

@@ -17,12 +17,14 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use super::{clock, storms::Storms};
 
 mod clients;
+mod divergences;
 mod draw;
 mod fields;
 mod founding;
 mod show;
 
 pub use clients::Clients;
+pub use divergences::Divergences;
 pub use founding::Founding;
 
 /// What a run is asked to be, beside its seed.
@@ -75,6 +77,8 @@ pub struct Plan {
     pub clients: Clients,
     /// How the cluster is founded, if the run does not begin with a founded one.
     pub founding: Founding,
+    /// How often replicas are made to differ.
+    pub divergences: Divergences,
     /// Clocks run up to this much too fast or too slow, in parts per million.
     pub drift_ppm_max: u64,
 }

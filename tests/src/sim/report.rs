@@ -43,6 +43,8 @@ pub struct Counts {
     pub recycled: u64,
     /// Replicas taken out of service by themselves.
     pub quarantines: u64,
+    /// Times that a state was to be made to differ.
+    pub divergences_drawn: u64,
     /// States that were made to differ.
     pub diverged: u64,
     /// States thrown away since a majority held another.

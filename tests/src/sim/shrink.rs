@@ -9,7 +9,7 @@
 
 use super::{
     plan::{Kept, Plan},
-    report::Report,
+    report::{Counts, Report},
     run,
     trace::Trace,
 };
@@ -39,7 +39,10 @@ pub fn shrink(report: Report, history: History, may_go_on: &mut dyn FnMut() -> b
         search.leave_kinds_out();
         search.make_smaller();
         search.shorten();
-        search.leave_faults_out();
+        let plan = &search.best.report.plan;
+        let (faults, divergences) = (plan.faults_kept.clone(), plan.divergences.kept.clone());
+        search.leave_some_out("faults_kept", faults, |counts| counts.faults.iter().sum());
+        search.leave_some_out("divergences.kept", divergences, |counts| counts.divergences_drawn);
         if search.best.report.plan.to_text() == before {
             return search.best;
         }
@@ -111,7 +114,8 @@ impl Search<'_> {
             let kinds = text.lines().filter_map(|line| line.split_once(" = "));
             kinds
                 .filter(|(name, often)| {
-                    let is_kind = name.starts_with("faults.") || name.starts_with("storms.");
+                    let is_kind =
+                        name.starts_with("faults.") || name.starts_with("storms.") || *name == "divergences.often";
                     is_kind && !name.ends_with(".lasts_micros") && *often != "0"
                 })
                 .map(|(name, _)| format!("{name}=0"))
@@ -152,11 +156,11 @@ impl Search<'_> {
         }
     }
 
-    /// Single faults, by their numbers, from the last: those before one are as they were.
-    fn leave_faults_out(&mut self) {
-        let mut kept: Vec<u64> = match &self.best.report.plan.faults_kept {
-            Kept::All => (1..=self.best.report.counts.faults.iter().sum()).collect(),
-            Kept::Only(numbers) => numbers.clone(),
+    /// Single faults or divergences, by their numbers, from the last: those before one are as they were.
+    fn leave_some_out(&mut self, name: &str, kept: Kept, drawn: fn(&Counts) -> u64) {
+        let mut kept: Vec<u64> = match kept {
+            Kept::All => (1..=drawn(&self.best.report.counts)).collect(),
+            Kept::Only(numbers) => numbers,
         };
         let mut piece = kept.len();
         while piece > 0 {
@@ -166,7 +170,7 @@ impl Search<'_> {
                 let left: Vec<u64> = kept[..start].iter().chain(&kept[end..]).copied().collect();
                 let numbers: Vec<_> = left.iter().map(u64::to_string).collect();
                 let numbers = if left.is_empty() { "none".to_owned() } else { numbers.join(",") };
-                if self.holds_not_with(&[format!("faults_kept={numbers}")]) {
+                if self.holds_not_with(&[format!("{name}={numbers}")]) {
                     kept = left;
                 }
                 end = start;

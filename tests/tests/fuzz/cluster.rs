@@ -23,7 +23,7 @@ use kv_core::{
     founding::{FoundingRecord, Member},
     io::{Answer, Input, Notice, Operation, Output, Request},
     log::record::{EntryKind, LogEntry, LogReport, Recovered},
-    message::{PeerMessage, RaftMessage, RaftMessageKind, SnapshotMark},
+    message::{MARKS_TOLD_MAX, MarkDigest, MarkReport, PeerMessage, RaftMessage, RaftMessageKind, SnapshotMark},
     node::{Node, Opening, Role},
     settings::Settings,
     state::record::{Footer, StateHeader},
@@ -410,7 +410,32 @@ impl Cluster {
                 own.zone = "z".repeat(4 * usize::from(script.byte()));
                 PeerMessage::DescribeNode(own)
             }
+            12..15 => PeerMessage::Marks { shard: asked, report: self.marks_lie(node, shard, script) },
             _ => PeerMessage::Raft { shard: asked, message: self.raft_lie(node, shard, script) },
+        }
+    }
+
+    /// An account of states that the liar never held, at true indexes and others.
+    fn marks_lie(&self, node: NodeId, shard: ShardId, script: &mut Script) -> MarkReport {
+        let status = self.nodes[&node].shard_status(shard).unwrap();
+        let near = status.checkpoint.unwrap_or(status.applied).0;
+        let mark = |script: &mut Script| {
+            let index = LogIndex(script.number(near));
+            let own = status.digest.filter(|_| script.byte() < 64);
+            MarkDigest { index, digest: own.unwrap_or(Digest(u128::from(script.byte() & 3))) }
+        };
+        let mut checkpoints: Vec<_> = (0..script.below(MARKS_TOLD_MAX + 2)).map(|_| mark(script)).collect();
+        if script.byte() < 230 {
+            checkpoints.sort_by_key(|mark| mark.index);
+            checkpoints.dedup_by_key(|mark| mark.index);
+        }
+        let flags = script.byte();
+        MarkReport {
+            number: script.number(LIAR.0 << 32),
+            checkpoints,
+            skipped: LogIndex(script.number(near)),
+            wants_mark: flags & 1 == 0,
+            wants_answer: flags & 2 == 0,
         }
     }
 

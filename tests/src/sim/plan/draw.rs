@@ -6,7 +6,7 @@ use fastrand::Rng;
 use kv_core::{inbox::Limits, settings::Settings};
 
 use super::{
-    super::storms::Storms, Clients, Costs, Faults, Founding, Kept, Links, Options, Plan, Workload,
+    super::storms::Storms, Clients, Costs, Divergences, Faults, Founding, Kept, Links, Options, Plan, Workload,
     clients::draw_session_bounds, mix,
 };
 
@@ -28,7 +28,7 @@ impl Plan {
         // A batch must fit into a segment, and one may hold all that a follower was behind.
         let segment_bytes = [256, 512, 1_024][rng.usize(..3)] * 1024;
         let faults_secs = options.sim_secs.unwrap_or_else(|| rng.u64(30..=120));
-        Self {
+        let mut plan = Self {
             seed,
             faults_kept: Kept::All,
             nodes,
@@ -47,9 +47,13 @@ impl Plan {
             storms: Storms::draw(Rng::with_seed(mix(seed, "storm kinds")), nodes),
             drift_ppm_max: [0, 200, 50_000][rng.usize(..3)],
             founding: Founding::draw(seed),
+            divergences: Divergences::default(),
             clients: Clients::draw(seed),
             settings: draw_session_bounds(seed, settings),
-        }
+        };
+        let has_faults = plan.faults.kinds().iter().any(|(_, often)| *often > 0.0);
+        plan.divergences = Divergences::draw(seed, replication.min(nodes), has_faults);
+        plan
     }
 
     /// The profile of the speed measurement: nothing goes wrong.
@@ -103,6 +107,7 @@ impl Plan {
             storms: Storms::default(),
             drift_ppm_max: 0,
             founding: Founding::default(),
+            divergences: Divergences::default(),
             clients: Clients::default(),
         }
     }

@@ -76,6 +76,7 @@ impl Plan {
             faults: crash crash_all crash_in_recovery kill pause partition partition_one_way link slow_disk failed_sync
                 disk_full rot_log rot_file store_lost store_altered transfer zombie lasts_micros;
             founding: from_empty starts_within_micros early_faults early_micros wipe otherwise cut_percent;
+            divergences: often kept;
             clients: one_endpoint old_map pushes answer_micros_max held_micros_max churn_percent;
         );
         let bounds = &mut self.settings.session_bounds;
@@ -150,6 +151,7 @@ mod tests {
             let mut plan = Plan::draw(seed, Options::default());
             if seed % 3 == 0 {
                 plan.faults_kept = Kept::Only((0..seed % 5).collect());
+                plan.divergences.kept = Kept::Only((0..seed % 4).collect());
             }
             let read = Plan::from_text(&plan.to_text()).unwrap();
             assert_eq!(
