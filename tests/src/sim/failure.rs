@@ -59,6 +59,14 @@ const PROMISES: &[(&str, &str)] = &[
         "in quiet, every replica catches up",
         "Once faults end, every replica comes to hold all that its shard has committed.",
     ),
+    (
+        "the same state at a mark",
+        "Only what a majority holds is given to others, and only who is contradicted by a majority loses a state.",
+    ),
+    (
+        "in quiet, a state that was made to differ is found and replaced",
+        "A replica whose state differs from its group's is found at a mark, and gets a right one.",
+    ),
 ];
 
 /// The promise behind a property, in words.
