@@ -8,6 +8,7 @@
 //! | Replicas apply the same, with the same outcome | Raft 5.4.3 | [`state_machine_safety`] | each fact |
 //! | Term, commit and applied never go back | Raft 5.1 | [`monotonic`] | each fact |
 //! | What left a replica outlives a crash | Raft fig. 2 (persistent state) | [`kept_promises`] | each fact |
+//! | Nothing counts before it is synced | Raft fig. 2; thesis 10.2.1 | [`synced`] | each fact |
 //! | One shard owns an arc at an epoch | ours | [`one_owner`] | each fact |
 //! | A write takes effect once | Raft thesis 6.3 | [`exactly_once`] | each fact, and the history |
 //! | Only a suffix of async writes is lost, within a bound | ours | [`async_suffix`] | each fact |
@@ -39,6 +40,7 @@ pub mod one_owner;
 pub mod revisions;
 pub mod same_state_at_mark;
 pub mod state_machine_safety;
+pub mod synced;
 pub mod view;
 
 pub use view::{Fact, Violation};
@@ -55,6 +57,7 @@ pub struct Checkers {
     state_machine_safety: state_machine_safety::StateMachineSafety,
     monotonic: monotonic::Monotonic,
     kept_promises: kept_promises::KeptPromises,
+    synced: synced::Synced,
     one_owner: one_owner::OneOwner,
     exactly_once: exactly_once::ExactlyOnce,
     async_suffix: async_suffix::AsyncSuffix,
@@ -76,6 +79,7 @@ impl Checkers {
             state_machine_safety: Default::default(),
             monotonic: Default::default(),
             kept_promises: Default::default(),
+            synced: Default::default(),
             one_owner: Default::default(),
             exactly_once: Default::default(),
             async_suffix: async_suffix::AsyncSuffix::new(undecided_micros_max),
@@ -97,6 +101,7 @@ impl Checkers {
         self.state_machine_safety.check(at, fact)?;
         self.monotonic.check(at, fact)?;
         self.kept_promises.check(at, fact)?;
+        self.synced.check(at, fact)?;
         self.one_owner.check(at, fact)?;
         self.exactly_once.check(at, fact)?;
         self.async_suffix.check(at, fact)?;

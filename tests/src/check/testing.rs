@@ -47,6 +47,7 @@ pub(super) fn started(node: u64, term: u64, vote: Option<u64>, commit: u64, entr
         commit: LogIndex(commit),
         boundary: (LogIndex(1), Term(1)),
         entries: entries.to_vec(),
+        voters: 3,
     }
 }
 
@@ -79,6 +80,8 @@ fn every_judge_of_facts_is_asked() {
     let arc =
         |last| ReplicaView { arc: Some(Arc { first: Position(0), last: Position(last) }), epoch: Epoch(1), ..view };
     let promised = |term| Fact::Promised { place: place(1), term: Term(term), vote: None, accepted: None };
+    let promised_to_hold =
+        |index| Fact::Promised { place: place(1), term: Term(1), vote: None, accepted: Some(LogIndex(index)) };
     let twice = |index| {
         let write = super::view::AppliedWrite { key: "k".into(), value: Some("a".into()) };
         let outcome = kv_core::command::CommandOutcome::Written {
@@ -95,6 +98,7 @@ fn every_judge_of_facts_is_asked() {
         ("state-machine safety", vec![applied(1, 2, 2, vec![]), applied(2, 2, 3, vec![])]),
         ("monotonic state", vec![Fact::View(ReplicaView { role: Role::Leader, commit: LogIndex(1), ..view })]),
         ("kept promises", vec![promised(3), promised(2)]),
+        ("synced before it counts", vec![started(1, 1, None, 1, &[]), promised_to_hold(2)]),
         ("one owner", vec![Fact::View(arc(9)), Fact::View(arc(8))]),
         ("exactly once", vec![twice(2), twice(3)]),
         ("async loss", vec![Fact::AcceptedAsync { place: place(1), token, bytes: 1 << 30, held_micros: 0 }]),

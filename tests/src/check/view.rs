@@ -121,6 +121,30 @@ pub struct AppliedWrite {
     pub value: Option<Name>,
 }
 
+/// A part of a block that was synced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SyncedRecord {
+    /// An entry; it replaces all at or above its index.
+    Entry {
+        /// Its index.
+        index: LogIndex,
+        /// Its term.
+        term: Term,
+    },
+    /// The log begins after this index: a state stands for all before.
+    Stands {
+        /// The index.
+        index: LogIndex,
+    },
+    /// Term and vote.
+    HardState {
+        /// The term.
+        term: Term,
+        /// The vote in it.
+        vote: Option<ReplicaId>,
+    },
+}
+
 /// Something that happened to a replica, or that it did.
 #[derive(Clone, Debug)]
 pub enum Fact {
@@ -140,6 +164,8 @@ pub enum Fact {
         boundary: (LogIndex, Term),
         /// The entries of the recovered log, from the one after the boundary on.
         entries: Vec<EntryMark>,
+        /// How many voters its shard has.
+        voters: usize,
     },
     /// A replica's disk was lost or damaged by the simulator: what it promised is forgiven.
     Wiped {
@@ -157,6 +183,13 @@ pub enum Fact {
         place: Place,
         /// The entry.
         entry: EntryMark,
+    },
+    /// A block was synced; given before the node learns of it.
+    Synced {
+        /// Which replica.
+        place: Place,
+        /// What the block holds of it, in its order.
+        records: Vec<SyncedRecord>,
     },
     /// A snapshot was installed: the log now stands on this boundary, and all entries are gone.
     Installed {

@@ -29,6 +29,7 @@ const PROMISES: &[(&str, &str)] = &[
     ),
     ("wait_durable", "What wait_durable calls durable stays, and what it calls lost never took effect."),
     ("nothing read vanishes", "What anybody has read was decided, and is not undone."),
+    ("synced before it counts", "Nothing is committed or acknowledged, and no vote counts, before the disks have it."),
     ("kept promises", "Votes and acknowledgements that left a node outlive its crash."),
     ("election safety", "A shard has at most one leader in a term."),
     ("log matching", "Two logs that hold the same entry are the same up to it."),

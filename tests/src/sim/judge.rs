@@ -9,7 +9,7 @@ use kv_core::{
     checkpoint::job::CheckpointEvent,
     command::{Action, Command, decode_batch, encoded_bytes_about},
     io::{Answer, Consistency, Notice, Operation, Output},
-    log::record::{EntryKind, LogBatch, LogEntry, Record, Recovered},
+    log::record::{EntryKind, HardState, LogBatch, LogEntry, Record, Recovered},
     message::{PeerMessage, RaftMessage, RaftMessageKind},
     node::{self, AppliedEntry, ShardStatus},
     types::{Digest, LogIndex, NodeId, ReplicaId, RequestId, ShardId, Term},
@@ -19,7 +19,10 @@ use super::{plan::Plan, world::World};
 use crate::{
     check::{
         Checkers,
-        view::{AppliedCommand, AppliedWrite, EntryMark, Fact, Place, ReplicaView, Role, Violation, hash_entry},
+        view::{
+            AppliedCommand, AppliedWrite, EntryMark, Fact, Place, ReplicaView, Role, SyncedRecord, Violation,
+            hash_entry,
+        },
     },
     history::{History, Moment, Name, Seen},
 };
@@ -196,14 +199,20 @@ impl World {
         }
     }
 
-    /// Tells that the node has synced a batch, if that was not told when it was handed over.
+    /// Tells that the node has synced a batch, and what is in it, if that was not told when it was handed over.
     pub(super) fn judge_synced(&mut self, node: usize, batch: &LogBatch) {
-        if self.plan.nodes > 1 {
-            return;
-        }
         let mut facts = std::mem::take(&mut self.facts);
+        if self.plan.nodes == 1 {
+            for record in &batch.records {
+                self.recorded(node, record, &mut facts);
+            }
+        }
+        let mut synced: BTreeMap<ShardId, Vec<SyncedRecord>> = BTreeMap::new();
         for record in &batch.records {
-            self.recorded(node, record, &mut facts);
+            synced.entry(record.shard()).or_default().extend(synced_records(record).into_iter().flatten());
+        }
+        for (shard, records) in synced {
+            facts.push(Fact::Synced { place: self.judge.place(node, shard), records });
         }
         self.tell(&mut facts);
         self.facts = facts;
@@ -233,6 +242,7 @@ impl World {
                 commit: found.hard_state.commit,
                 boundary: (found.boundary.index, found.boundary.term),
                 entries: found.entries.iter().map(mark).collect(),
+                voters: found.boundary.configuration.voters.len(),
             });
         }
         self.tell(&mut facts);
@@ -329,6 +339,7 @@ impl World {
                     commit: hard_state.commit,
                     boundary: (boundary.index, boundary.term),
                     entries: Vec::new(),
+                    voters: boundary.configuration.voters.len(),
                 });
             }
             Record::Entry { entry, .. } => {
@@ -486,6 +497,21 @@ impl World {
 
 fn voted(vote: ReplicaId) -> Option<ReplicaId> {
     (vote != ReplicaId(0)).then_some(vote)
+}
+
+/// What a record puts on the disk that others may count on: two facts at most.
+fn synced_records(record: &Record) -> [Option<SyncedRecord>; 2] {
+    let hard = |state: &HardState| SyncedRecord::HardState { term: state.term, vote: voted(state.vote) };
+    match record {
+        Record::Create { hard_state, boundary, .. } => {
+            [Some(hard(hard_state)), Some(SyncedRecord::Stands { index: boundary.index })]
+        }
+        Record::Entry { entry, .. } => [Some(SyncedRecord::Entry { index: entry.index, term: entry.term }), None],
+        Record::HardState { hard_state, .. } => [Some(hard(hard_state)), None],
+        Record::Install { install, .. } => [Some(SyncedRecord::Stands { index: install.index }), None],
+        // What is given up was there; the log's last index stays.
+        Record::Boundary { .. } | Record::Tombstone { .. } => [None, None],
+    }
 }
 
 fn mark(entry: &LogEntry) -> EntryMark {
