@@ -17,12 +17,14 @@ use crate::{
 };
 
 mod attempt;
+mod remedy;
 mod throttle;
 mod window;
 
 pub use attempt::{
     ANSWER_MICROS_MIN, Attempt, Decision, Last, OperationKind, SENDS_PER_ROUND_MAX, WAIT_MICROS_MAX, WAIT_MICROS_MIN,
 };
+pub use remedy::Remedy;
 pub use window::{WINDOW_MAX, Window};
 
 /// First time for which a node that failed is passed over, in microseconds. It doubles with each further failure.

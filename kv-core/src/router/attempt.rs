@@ -14,7 +14,7 @@
 
 use crate::{
     error::{Error, ErrorKind, Outcome},
-    router::{Destination, Router, jittered},
+    router::{Destination, Remedy, Router, jittered},
     types::{Epoch, NodeId, ShardId, Time},
 };
 
@@ -192,37 +192,32 @@ impl Attempt {
         if let Some(leader) = error.leader().filter(|leader| *leader != sent.node) {
             router.take_leader(sent.shard, leader);
         }
-        match error.kind() {
-            _ if !may_retry => Step::GiveUp(self.with_operations_outcome(error.clone())),
-            ErrorKind::NotOwner => {
+        if !may_retry {
+            return Step::GiveUp(self.with_operations_outcome(error.clone()));
+        }
+        match Remedy::of(error.kind()) {
+            Remedy::AnotherNode => {
                 self.pass_over(router, sent);
                 Step::Again
             }
-            ErrorKind::StaleEpoch if moved => Step::Again,
-            ErrorKind::StaleEpoch => {
+            Remedy::FreshMap if moved => Step::Again,
+            Remedy::FreshMap => {
                 router.map_wanted = true;
                 Step::Wait { micros_min: 0 }
             }
-            // It may be that only this replica is cut off or damaged, and that another leads.
-            ErrorKind::NoQuorum | ErrorKind::Timeout | ErrorKind::Corrupt => {
-                self.pass_over(router, sent);
-                Step::Again
-            }
-            ErrorKind::Overloaded => Step::Wait { micros_min: micros(error) },
-            ErrorKind::DiskFull => {
-                router.forget_leader(sent.shard, sent.node);
+            Remedy::Time => {
+                // A leader without room gives its leadership away.
+                if error.kind() == ErrorKind::DiskFull {
+                    router.forget_leader(sent.shard, sent.node);
+                }
                 Step::Wait { micros_min: micros(error) }
             }
-            ErrorKind::SessionExpired
+            Remedy::NewSession
                 if self.kind == OperationKind::SessionWrite && (!self.unknown || crate::mutant!("A4")) =>
             {
                 Step::Renew
             }
-            ErrorKind::SessionExpired
-            | ErrorKind::Conflict
-            | ErrorKind::Invalid
-            | ErrorKind::WrongCluster
-            | ErrorKind::Internal => Step::GiveUp(self.with_operations_outcome(error.clone())),
+            Remedy::NewSession | Remedy::Nothing => Step::GiveUp(self.with_operations_outcome(error.clone())),
         }
     }
 

@@ -8,6 +8,7 @@ use std::{sync::Arc, time::Duration};
 use kv_core::{
     error::{Error, ErrorKind, Outcome},
     io::Operation,
+    router::Remedy,
     shard_map::ShardRow,
     types::{NodeId, Position, RequestId, Time},
 };
@@ -114,7 +115,7 @@ impl<'a> Unary<'a> {
                 Ok(reply) => return Ok(reply),
                 Err(error) => error,
             };
-            let elsewhere = matches!(error.kind(), ErrorKind::NotOwner | ErrorKind::StaleEpoch | ErrorKind::NoQuorum);
+            let elsewhere = matches!(Remedy::of(error.kind()), Remedy::AnotherNode | Remedy::FreshMap);
             let harmless = error.outcome() == Outcome::NotApplied || matches!(operation, Operation::Get { .. });
             let in_time = clock::now().plus_micros(PAUSE.as_micros() as u64) < self.deadline;
             if self.was_forwarded || !elsewhere || !harmless || !in_time {
