@@ -5,7 +5,7 @@
 //! election: the node's own goes first, then peers' messages, and requests take the room that is left, a quarter of a turn
 //! at least.
 //!
-//! Every queue has a bound. Requests are refused past [`Limits::requests_max`], and those that have waited for longer than
+//! Every queue has a bound. Requests are refused past [`Limits::requests_max`] and [`Limits::requests_bytes_max`], and those that have waited for longer than
 //! [`Limits::wait_micros_max`] are given back when their turn comes: whoever asked is about to ask again, and a node that
 //! works off what nobody waits for any more does nothing of use. A peer's connection is not read while
 //! [`Limits::peer_bytes_max`] wait. What the node itself has asked for is always taken; it bounds that by asking.
@@ -21,6 +21,9 @@ use crate::types::Time;
 pub struct Limits {
     /// Requests that wait for a turn. Past it a request is refused as overloaded.
     pub requests_max: usize,
+    /// Bytes of requests that wait for a turn. While so many do a request is refused as overloaded; what is over is one
+    /// client's message at most.
+    pub requests_bytes_max: usize,
     /// How long a request may wait for a turn, in microseconds, before it is given back. Below the second after which a
     /// client asks again.
     pub wait_micros_max: u64,
@@ -37,6 +40,7 @@ impl Default for Limits {
         const MIB: usize = 1024 * 1024;
         Self {
             requests_max: 65_536,
+            requests_bytes_max: 64 * MIB,
             wait_micros_max: 500_000,
             peer_bytes_max: 32 * MIB,
             turn_inputs_max: 4_096,
@@ -55,6 +59,8 @@ pub struct Inbox<E> {
     peers: VecDeque<Waiting<E>>,
     requests: VecDeque<Waiting<E>>,
     peer_bytes: usize,
+    request_bytes: usize,
+    /// All of them.
     bytes: usize,
 }
 
@@ -83,6 +89,7 @@ impl<E> Inbox<E> {
             peers: VecDeque::new(),
             requests: VecDeque::new(),
             peer_bytes: 0,
+            request_bytes: 0,
             bytes: 0,
         }
     }
@@ -109,11 +116,12 @@ impl<E> Inbox<E> {
     /// Whether there is room for so many requests more; if not, they are to be refused as overloaded.
     #[must_use]
     pub fn has_room_for_requests(&self, count: usize) -> bool {
-        self.requests.len() + count <= self.limits.requests_max
+        self.requests.len() + count <= self.limits.requests_max && self.request_bytes < self.limits.requests_bytes_max
     }
 
     /// Puts in a client's request of so many bytes.
     pub fn push_request(&mut self, now: Time, bytes: usize, event: E) {
+        self.request_bytes += bytes;
         let waiting = self.waiting(now, bytes, event);
         self.requests.push_back(waiting);
     }
@@ -124,6 +132,7 @@ impl<E> Inbox<E> {
         while self.requests.front().is_some_and(|first| now.micros_since(first.at) > wait_micros_max) {
             let first = self.requests.pop_front().expect("there is a front");
             self.bytes -= first.bytes;
+            self.request_bytes -= first.bytes;
             late.push(first.event);
         }
         if self.len() <= turn_inputs_max && self.bytes <= turn_bytes_max {
@@ -136,6 +145,7 @@ impl<E> Inbox<E> {
         let requests = room.fill(&mut self.requests, into, 0);
         self.bytes -= own + peers + requests;
         self.peer_bytes -= peers;
+        self.request_bytes -= requests;
         self.is_empty()
     }
 
@@ -182,7 +192,7 @@ impl<E> Inbox<E> {
             };
             into.extend(queue.pop_front().map(|waiting| waiting.event));
         }
-        (self.bytes, self.peer_bytes) = (0, 0);
+        (self.bytes, self.peer_bytes, self.request_bytes) = (0, 0, 0);
     }
 }
 
@@ -214,8 +224,14 @@ impl Room {
 mod tests {
     use super::*;
 
-    const LIMITS: Limits =
-        Limits { requests_max: 6, wait_micros_max: 100, peer_bytes_max: 50, turn_inputs_max: 8, turn_bytes_max: 1_000 };
+    const LIMITS: Limits = Limits {
+        requests_max: 6,
+        requests_bytes_max: 2_000,
+        wait_micros_max: 100,
+        peer_bytes_max: 50,
+        turn_inputs_max: 8,
+        turn_bytes_max: 1_000,
+    };
 
     fn taken(inbox: &mut Inbox<char>, now: u64) -> (String, String, bool) {
         let (mut into, mut late) = (Vec::new(), Vec::new());
@@ -267,5 +283,25 @@ mod tests {
         // Asked at 0, 30, .. 150; those of before 60 have waited for more than 100.
         assert_eq!(taken(&mut inbox, 160), ("rrrr".into(), "rr".into(), true));
         assert!(inbox.has_room_for_requests(6) && !inbox.has_room_for_requests(7));
+    }
+
+    #[test]
+    fn requests_are_bounded_in_bytes_and_room_comes_back_however_they_leave() {
+        let mut inbox = Inbox::new(LIMITS);
+        assert!(inbox.has_room_for_requests(1), "one is taken however large it is");
+        inbox.push_request(Time(0), 1_999, 'r');
+        assert!(inbox.has_room_for_requests(1));
+        inbox.push_request(Time(50), 900, 's');
+        inbox.push_request(Time(50), 900, 't');
+        assert!(!inbox.has_room_for_requests(1));
+        // The first has waited too long; of the others a turn takes what begins within its bytes.
+        assert_eq!(taken(&mut inbox, 101), ("st".into(), "r".into(), true));
+        assert!(inbox.has_room_for_requests(6));
+        inbox.push_request(Time(200), 2_000, 'u');
+        assert!(!inbox.has_room_for_requests(1));
+        assert_eq!(taken(&mut inbox, 201), ("u".into(), String::new(), true));
+        inbox.push_request(Time(201), 500, 'v');
+        assert_eq!(taken(&mut inbox, 202), ("v".into(), String::new(), true));
+        assert!(inbox.has_room_for_requests(6));
     }
 }

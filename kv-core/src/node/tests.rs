@@ -12,7 +12,7 @@ use crate::{
     checkpoint::job::{CheckpointEvent, CheckpointJob},
     command::{Action, Condition, Previous, SessionStamp, Write},
     disk::StoreError,
-    error::{Error, ErrorKind},
+    error::{Error, ErrorKind, Outcome},
     founding::{FoundingRecord, Member},
     io::{Answer, Consistency, LogReport, Operation, Request},
     log::record::Recovered,
@@ -504,4 +504,27 @@ fn a_clock_that_goes_back_makes_no_state_look_young_and_no_deadline_far() {
     cluster.now = Time(cluster.now.0 - 4_000_000);
     cluster.run_ticks(120);
     assert!(cluster.replies.contains_key(&waiting), "it waits as long as it would have");
+}
+
+#[test]
+fn what_waits_for_a_hand_over_to_end_is_bounded_in_bytes() {
+    let mut cluster = Cluster::start(3, 1, &Settings::default());
+    let (shard, leader) = cluster.place(&key("a"));
+    let silent = *cluster.nodes.keys().find(|node| **node != leader).unwrap();
+    cluster.silent = Some(silent);
+    cluster.ask(leader, shard, Operation::TransferLeader { to: silent });
+    cluster.settle();
+    let large = "v".repeat(crate::types::VALUE_BYTES_MAX);
+    let asked: Vec<_> =
+        (0..40).map(|_| cluster.ask(leader, shard, put(write("a", &large), Durability::Sync))).collect();
+    cluster.settle();
+    let refused = asked.iter().filter_map(|id| cluster.replies.get(id)).map(|reply| reply.as_ref().unwrap_err());
+    assert!(
+        refused.clone().all(|error| (error.kind(), error.outcome()) == (ErrorKind::Overloaded, Outcome::NotApplied))
+    );
+    assert_eq!(refused.count(), 40 - 8, "8 of a MiB each may wait");
+    // The hand-over comes to nothing, and those that waited are written.
+    cluster.run_ticks(2 * Settings::default().election_ticks);
+    let written = asked.iter().filter(|id| cluster.replies.get(id).is_some_and(Result::is_ok)).count();
+    assert_eq!(written, 8);
 }

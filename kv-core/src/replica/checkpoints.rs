@@ -424,7 +424,7 @@ impl Replica {
         if self.is_quarantined() {
             return;
         }
-        self.phase = Phase::Quarantined;
+        self.phase = Phase::Quarantined(reason.to_owned());
         self.incoming = None;
         self.flights.clear();
         self.give_up_proposals(cx);

@@ -1,5 +1,7 @@
 //! A client's request at the door of its shard: refused at once with the reason, or queued.
 
+use std::borrow::Cow;
+
 use super::{
     Phase, Replica,
     context::Context,
@@ -44,7 +46,7 @@ impl Replica {
             }
             Operation::Get { .. } | Operation::WaitDurable { .. } => {
                 // One that is being proven will soon answer; these may not for long.
-                let waits_in_vain = matches!(self.phase, Phase::Quarantined | Phase::Stateless) || self.is_disputed();
+                let waits_in_vain = matches!(self.phase, Phase::Quarantined(_) | Phase::Stateless) || self.is_disputed();
                 waits_in_vain.then(|| self.not_serving())
             }
             Operation::Write { write, durability } => {
@@ -159,6 +161,12 @@ impl Replica {
         {
             return Err(Error::overloaded("the node waits for checkpoints to free its tables and its log", 100));
         }
+        if !self.proposals.has_room() {
+            return Err(Error::overloaded(
+                "the shard's leadership is being handed over, and enough waits for its end",
+                50,
+            ));
+        }
         if cx.leaving {
             return Err(Error::not_applied(ErrorKind::NoQuorum, "the node is handing its leaderships over")
                 .with(|detail| detail.retry_after_ms = Some(NO_LEADER_RETRY_MS)));
@@ -239,14 +247,18 @@ impl Replica {
 
     /// Why the replica does not serve although it stands here.
     pub(super) fn not_serving(&self) -> Error {
-        let (kind, message) = match self.phase {
+let (kind, message) = match &self.phase {
             _ if self.is_disputed() => (
                 ErrorKind::Corrupt,
-                "the shard's replicas hold different states and no majority agrees on one; see the log of its nodes",
+                Cow::Borrowed(
+                    "the shard's replicas hold different states and no majority agrees on one; see the log of its nodes",
+                ),
             ),
-            Phase::Quarantined => (ErrorKind::Corrupt, "the replica was taken out of service; see the node's log"),
-            Phase::Stateless => (ErrorKind::NoQuorum, "the replica waits for its state from a peer"),
-            Phase::Loading | Phase::Live(_) => (ErrorKind::NoQuorum, "the replica is proving its state"),
+            Phase::Quarantined(reason) => {
+                (ErrorKind::Corrupt, Cow::Owned(format!("the replica here is out of service: {reason}")))
+            }
+            Phase::Stateless => (ErrorKind::NoQuorum, Cow::Borrowed("the replica waits for its state from a peer")),
+            Phase::Loading | Phase::Live(_) => (ErrorKind::NoQuorum, Cow::Borrowed("the replica is proving its state")),
         };
         Error::not_applied(kind, message).with(|detail| detail.retry_after_ms = Some(NO_LEADER_RETRY_MS))
     }

@@ -92,8 +92,8 @@ pub(crate) enum Phase {
     Stateless,
     /// It is proven: it applies and serves.
     Live(Box<ShardState>),
-    /// The replica takes part in nothing until the node is started again.
-    Quarantined,
+    /// The replica takes part in nothing until the node is started again, for this reason.
+    Quarantined(String),
 }
 
 struct DurableWait {
@@ -220,7 +220,7 @@ impl Replica {
     }
 
     pub(crate) fn is_quarantined(&self) -> bool {
-        matches!(self.phase, Phase::Quarantined)
+        matches!(self.phase, Phase::Quarantined(_))
     }
 
     pub(crate) fn node_of(&self, replica: ReplicaId) -> Option<NodeId> {

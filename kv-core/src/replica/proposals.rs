@@ -25,6 +25,11 @@ use crate::{
 /// Most bytes of commands in one entry, unless a single command is larger.
 const ENTRY_BYTES_MAX: usize = 1024 * 1024;
 
+/// Bytes of commands that wait to be proposed, about. One turn brings far fewer; they gather while a hand-over is under way. Past
+/// it writes are refused as overloaded. Half of what raft by default holds uncommitted, so that it takes them all when the
+/// hand-over comes to nothing.
+const QUEUED_BYTES_MAX: usize = 8 * 1024 * 1024;
+
 /// A command that waits to be proposed, or for its entry to be applied.
 #[derive(Debug)]
 pub(super) struct Waiting {
@@ -74,6 +79,8 @@ struct Notes {
 pub(super) struct Proposals {
     /// Of this turn, or waiting for a hand-over to end.
     queued: Vec<Queued>,
+    /// About their bytes.
+    queued_bytes: usize,
     /// By the index of their entry.
     pub(super) proposed: BTreeMap<LogIndex, Proposed>,
     /// How many commands are in both.
@@ -99,12 +106,19 @@ impl Proposals {
     /// Puts a command in, to be proposed at the end of the turn.
     pub(super) fn queue(&mut self, queued: Queued) {
         self.count += 1;
+        self.queued_bytes += encoded_bytes_about(&queued.command);
         self.queued.push(queued);
+    }
+
+    /// Whether another command may be queued.
+    pub(super) fn has_room(&self) -> bool {
+        self.queued_bytes < QUEUED_BYTES_MAX
     }
 
     /// Takes out all that is not proposed yet.
     pub(super) fn take_queued(&mut self) -> Vec<Queued> {
         self.count -= self.queued.len();
+        self.queued_bytes = 0;
         std::mem::take(&mut self.queued)
     }
 
@@ -113,6 +127,9 @@ impl Proposals {
         let before = self.queued.len();
         self.queued.retain(keep);
         self.count -= before - self.queued.len();
+        if self.queued.len() < before {
+            self.queued_bytes = self.queued.iter().map(|queued| encoded_bytes_about(&queued.command)).sum();
+        }
     }
 
     /// The last index that holds a write acknowledged early: reads wait for it, so that callers read their own.
@@ -196,7 +213,7 @@ impl Proposals {
     pub(super) fn take_all(&mut self) -> Vec<Waiting> {
         let proposed = std::mem::take(&mut self.proposed);
         let queued = std::mem::take(&mut self.queued);
-        *self = Self { count: queued.len(), queued, ..Self::default() };
+        *self = Self { count: queued.len(), queued_bytes: self.queued_bytes, queued, ..Self::default() };
         proposed.into_values().flat_map(|proposed| proposed.waiting).collect()
     }
 

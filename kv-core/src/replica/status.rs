@@ -49,6 +49,8 @@ pub struct ShardStatus {
     pub live: bool,
     /// Whether it was taken out of service.
     pub quarantined: bool,
+    /// Why it was; empty if it was not.
+    pub quarantine_reason: String,
     /// The epoch of its arc; 0 while the state is loaded.
     pub epoch: Epoch,
     /// The state's revision; 0 while it is loaded.
@@ -96,7 +98,11 @@ impl Replica {
             last_index: self.last_index(),
             last_term: Term(core.raft_log.last_term()),
             live: state.is_some(),
-            quarantined: matches!(self.phase, Phase::Quarantined),
+            quarantined: self.is_quarantined(),
+            quarantine_reason: match &self.phase {
+                Phase::Quarantined(reason) => reason.clone(),
+                _ => String::new(),
+            },
             epoch: state.map_or(Epoch(0), |state| state.epoch()),
             revision: state.map_or(Revision(0), |state| state.revision()),
             log_bytes: store.bytes(),

@@ -109,13 +109,13 @@ fn topology(shared: &Shared, map: &CheckedMap) -> v1::TopologyResponse {
     }
 }
 
-fn trouble(shard: &ShardStatus) -> &'static str {
+fn trouble(shard: &ShardStatus) -> String {
     if shard.quarantined {
-        "out of service; the log says why"
+        format!("out of service: {}", shard.quarantine_reason)
     } else if shard.disputed {
-        "replicas hold different states and no majority agrees on one; it answers nobody until one does"
+        "replicas hold different states and no majority agrees on one; it answers nobody until one does".to_owned()
     } else {
-        ""
+        String::new()
     }
 }
 
@@ -151,6 +151,6 @@ fn shard_status(shard: &ShardStatus) -> v1::ShardStatus {
                 snapshot: follower.snapshot,
             })
             .collect(),
-        trouble: trouble(shard).to_owned(),
+        trouble: trouble(shard),
     }
 }
