@@ -31,7 +31,8 @@ pub enum ErrorKind {
     Invalid,
     /// Check the addresses: they belong to another cluster, or to more than one.
     WrongCluster,
-    /// Restore or replace the node: its data is damaged.
+    /// Look at `kv status`: no node could serve, and one whose replica is out of service was asked. It serves again when a
+    /// majority of the shard's other replicas does.
     Corrupt,
     /// Report it: this is a bug.
     Internal,

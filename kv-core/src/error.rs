@@ -34,7 +34,7 @@ pub enum ErrorKind {
     Invalid,
     /// Check the addresses: this is another cluster.
     WrongCluster,
-    /// Restore or replace the node: its data is damaged.
+    /// Ask another node: this one's replica is out of service. Its status says why; starting the node again may bring it back.
     Corrupt,
     /// Report it: this is a bug.
     Internal,

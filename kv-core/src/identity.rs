@@ -111,8 +111,9 @@ impl fmt::Display for Refusal {
             }
             Self::Wiped { node } => write!(
                 f,
-                "the cluster knows node {node} with another data directory: the disk was wiped or replaced. Put the old \
-                 directory back; if it is lost, the node can't come back under this id"
+                "the cluster knows node {node} with another data directory: the disk was wiped or replaced. Put that very \
+                 directory back; if it is lost, the node stays out, since this version can't replace a node yet. The other \
+                 nodes serve on as long as they are a majority"
             ),
         }
     }

@@ -27,6 +27,7 @@ struct Asked {
     log_stalls: AtomicBool,
     log_fails: AtomicBool,
     turn_panics: AtomicBool,
+    lookup_panics: AtomicBool,
 }
 
 impl Faults {
@@ -50,6 +51,11 @@ impl Faults {
         self.asked.turn_panics.store(true, Ordering::Release);
     }
 
+    /// The next replica that looks something up in the read index panics, which takes it out of service.
+    pub fn panic_in_lookup(&self) {
+        self.asked.lookup_panics.store(true, Ordering::Release);
+    }
+
     /// Before a batch of the log: waits while the disk does not answer, unless the node is to end.
     pub(crate) fn before_sync(&self, is_ending: impl Fn() -> bool) -> Result<(), DiskError> {
         while self.asked.log_stalls.load(Ordering::Acquire) && !is_ending() {
@@ -64,5 +70,10 @@ impl Faults {
     /// In a turn.
     pub(crate) fn in_turn(&self) {
         assert!(!self.asked.turn_panics.swap(false, Ordering::AcqRel), "by request");
+    }
+
+    /// In a replica's lookup.
+    pub(crate) fn in_lookup(&self) {
+        assert!(!self.asked.lookup_panics.swap(false, Ordering::AcqRel), "by request");
     }
 }

@@ -84,7 +84,7 @@ impl Founding {
                     FounderOutput::Persist(file) => {
                         // A small file, before there is anything that could wait for this thread.
                         if let Err(error) = self.directory.write_identity(file) {
-                            self.shared.stop.fail(Trouble::Disk, error.to_string());
+                            self.shared.stop.failed(error.into());
                             return None;
                         }
                         self.shared.set_incarnation(self.founder.identity().incarnation);
@@ -95,7 +95,11 @@ impl Founding {
                         tracing::info!(%reason, "the cluster is not founded yet");
                         self.shared.set_unready(Some(reason));
                     }
-                    FounderOutput::Stop(sentence) => self.shared.stop.fail(Trouble::DataDirectory, sentence),
+                    FounderOutput::Stop(sentence) => {
+                        let is_mistake = self.founder.is_misconfigured();
+                        let trouble = if is_mistake { Trouble::Configuration } else { Trouble::DataDirectory };
+                        self.shared.stop.fail(trouble, sentence);
+                    }
                 }
             }
         }

@@ -15,7 +15,7 @@ use kv_core::{
     log::{Log, LogError, record::LogBatch},
 };
 
-use crate::{disk::RealLog, inbox::Event, notices::SlowSteps, shared::Shared, stop::Trouble};
+use crate::{disk::RealLog, inbox::Event, notices::SlowSteps, shared::Shared, stop::Failure};
 
 /// A sync, or the preparation of a segment, that takes longer is named: heartbeats still go out, writes wait.
 const SLOW: Duration = Duration::from_millis(500);
@@ -33,8 +33,8 @@ pub(crate) fn start(
         match ran {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
-                let trouble = if matches!(error, LogError::Disk(_)) { Trouble::Disk } else { Trouble::Internal };
-                shared.stop.fail(trouble, error.to_string());
+                let failure = Failure::from(error);
+                shared.stop.failed(Failure { message: format!("the log can't go on: {failure}"), ..failure });
             }
             Err(panic) => shared.stop.panicked("the log thread", panic.as_ref()),
         }

@@ -143,6 +143,18 @@ pub(crate) fn bind(what: &str, address: &str, insecure: bool) -> Result<StdListe
                 (Trouble::Address, "; stop the process that uses it, or choose another address")
             }
             io::ErrorKind::InvalidInput => (Trouble::Configuration, "; an address is host:port"),
+            io::ErrorKind::AddrNotAvailable => {
+                (Trouble::Address, "; it is not an address of this machine: --peer-listen and --client say where to listen, --cluster and \
+                 --client-address what others are told")
+            }
+            io::ErrorKind::PermissionDenied => {
+                (Trouble::Address, "; ports below 1024 need privileges: choose a higher one")
+            }
+            // What resolving a name says has no kind of its own.
+            _ if address.parse::<SocketAddr>().is_err() => (
+                Trouble::Address,
+                "; if the host is a name, it must be one that this machine can resolve: check it, or give the address itself",
+            ),
             _ => (Trouble::Address, ""),
         };
         Failure::new(trouble, format!("can't listen on {address} for {what}: {error}{hint}"))
@@ -173,5 +185,11 @@ mod tests {
         let first = bind("clients", "127.0.0.1:0", false).unwrap();
         let again = bind("clients", &first.local_addr().unwrap().to_string(), false).unwrap_err();
         assert_eq!(again.trouble, Trouble::Address);
+        // An address for documentation, which no machine has; a name too long to be asked for.
+        let elsewhere = bind("clients", "192.0.2.1:0", true).unwrap_err();
+        assert!(elsewhere.message.contains("not an address of this machine"), "{elsewhere}");
+        let unknown = bind("clients", &format!("{}:0", "x".repeat(64)), true).unwrap_err();
+        assert_eq!(unknown.trouble, Trouble::Address);
+        assert!(unknown.message.contains("can resolve"), "{unknown}");
     }
 }

@@ -16,7 +16,7 @@ use std::{
 
 use kv_core::{
     checkpoint::newest_footers,
-    log::{Log, LogError, LogSettings, record::Recovered},
+    log::{Log, LogSettings, record::Recovered},
     node::{self, Node, OpenError, OpenLogError, Opening},
     shard_map::NodeDescription,
 };
@@ -97,7 +97,8 @@ impl Server {
         let (batches, batches_in) = mpsc::channel();
         let (jobs, jobs_in) = mpsc::channel();
         let open: Opener = {
-            let (settings, node, store) = (config.settings.clone(), config.node, store.clone());
+            let (settings, node) = (config.settings.clone(), config.node);
+            let store = store.clone().with_faults(config.faults.clone());
             let (seed, run) = (u64::from_le_bytes(random()?), u64::from_le_bytes(random()?));
             Box::new(move |record| {
                 let opening = Opening { node, record, recovered, footers, settings, seed, run, now: clock::now() };
@@ -262,23 +263,18 @@ fn open_log(directory: &DataDirectory) -> Result<(Log<RealLog>, Recovered), Fail
     let disk = || RealLog::open(directory.join("log"));
     let has_checkpoints = directory.has_checkpoints()?;
     node::open_log(disk, LogSettings::default(), directory.identity().is_some(), has_checkpoints).map_err(|error| {
-        let (trouble, place) = match &error {
-            OpenLogError::Log(LogError::Corrupt { .. } | LogError::Exists) => (Trouble::Damaged, directory.join("log")),
-            OpenLogError::Log(LogError::Format { .. }) => (Trouble::DataDirectory, directory.join("log")),
-            OpenLogError::Log(LogError::Disk(_)) => (Trouble::Disk, directory.join("log")),
-            OpenLogError::Log(LogError::Refused(_)) => (Trouble::Internal, directory.join("log")),
-            OpenLogError::WithoutIdentity { .. } => (Trouble::Damaged, directory.path().to_owned()),
+        let place = match &error {
+            OpenLogError::Log(_) => directory.join("log"),
+            OpenLogError::WithoutIdentity { .. } => directory.path().to_owned(),
         };
-        Failure::new(trouble, format!("{}: {error}", place.display()))
+        let failure = Failure::from(error);
+        Failure { message: format!("{}: {failure}", place.display()), ..failure }
     })
 }
 
 fn open_failure(error: OpenError) -> Failure {
     match error {
-        OpenError::Damaged { .. } => Failure::new(
-            Trouble::Damaged,
-            format!("{error}. Nothing was changed; restore the data directory as a whole, or replace this node"),
-        ),
+        OpenError::Damaged { .. } => Failure::damaged(format!("{error}. Nothing was changed")),
         OpenError::NotMember => Failure::new(Trouble::DataDirectory, error.to_string()),
     }
 }

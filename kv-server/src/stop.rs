@@ -6,7 +6,11 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use kv_core::disk::{DiskError, DiskErrorKind};
+use kv_core::{
+    disk::{DiskError, DiskErrorKind},
+    log::LogError,
+    node::OpenLogError,
+};
 use tokio::sync::watch;
 
 use crate::{disk::DirectoryError, panic_text};
@@ -57,7 +61,20 @@ impl Failure {
     pub fn new(trouble: Trouble, message: impl Into<String>) -> Self {
         Self { trouble, message: message.into() }
     }
+
+    /// What is on disk is damaged, with all that can be done about it today.
+    ///
+    /// An older copy of the directory is never advised: started from it, a node would have forgotten votes and
+    /// acknowledgements, and could help to lose what it once promised.
+    pub(crate) fn damaged(what: impl fmt::Display) -> Self {
+        Self::new(Trouble::Damaged, format!("{what}. {STAYS_OUT}"))
+    }
 }
+
+/// What to do about a node whose data is damaged.
+const STAYS_OUT: &str = "Keep the directory as it is, and check the disk. The node stays out: this version can't replace a \
+                         node yet, and an older copy of the directory must never be started, since it has forgotten what the \
+                         node acknowledged. The other nodes serve on as long as they are a majority";
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -69,14 +86,33 @@ impl std::error::Error for Failure {}
 
 impl From<DirectoryError> for Failure {
     fn from(error: DirectoryError) -> Self {
-        let trouble = match &error {
-            DirectoryError::InUse(_) | DirectoryError::UnknownFormat(_) | DirectoryError::Foreign(_) => {
-                Trouble::DataDirectory
-            }
-            DirectoryError::Damaged(_) => Trouble::Damaged,
-            DirectoryError::Disk(_) => Trouble::Disk,
-        };
-        Self::new(trouble, error.to_string())
+        match error {
+            DirectoryError::InUse(message)
+            | DirectoryError::UnknownFormat(message)
+            | DirectoryError::Foreign(message) => Self::new(Trouble::DataDirectory, message),
+            DirectoryError::Damaged(message) => Self::damaged(message),
+            DirectoryError::Disk(error) => error.into(),
+        }
+    }
+}
+
+impl From<LogError> for Failure {
+    fn from(error: LogError) -> Self {
+        match error {
+            LogError::Corrupt { .. } | LogError::Exists => Self::damaged(error),
+            LogError::Format { .. } => Self::new(Trouble::DataDirectory, error.to_string()),
+            LogError::Refused(_) => Self::new(Trouble::Internal, error.to_string()),
+            LogError::Disk(error) => error.into(),
+        }
+    }
+}
+
+impl From<OpenLogError> for Failure {
+    fn from(error: OpenLogError) -> Self {
+        match error {
+            OpenLogError::Log(error) => error.into(),
+            OpenLogError::WithoutIdentity { .. } => Self::damaged(error),
+        }
     }
 }
 
@@ -129,7 +165,11 @@ impl Stop {
 
     /// Ends the node for a reason.
     pub(crate) fn fail(&self, trouble: Trouble, message: impl Into<String>) {
-        let failure = Failure::new(trouble, message);
+        self.failed(Failure::new(trouble, message));
+    }
+
+    /// The same, with the whole of it.
+    pub(crate) fn failed(&self, failure: Failure) {
         tracing::error!(error = %failure, "the node stops");
         self.ask(Ending::Failed(failure));
     }
@@ -169,6 +209,31 @@ impl Stop {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kv_core::disk::SegmentNumber;
+
+    #[test]
+    fn what_to_do_is_said_wherever_a_full_disk_or_damage_is_found() {
+        let full = || DiskError::new(DiskErrorKind::Full, "could not write log/3");
+        let ways: [Failure; 4] = [
+            full().into(),
+            LogError::Disk(full()).into(),
+            OpenLogError::Log(LogError::Disk(full())).into(),
+            DirectoryError::Disk(full()).into(),
+        ];
+        for failure in ways {
+            assert_eq!(failure.trouble, Trouble::Disk);
+            assert!(failure.message.contains("free some space and start again"), "{failure}");
+        }
+        let ways: [Failure; 3] = [
+            LogError::Corrupt { segment: SegmentNumber(3), offset: 0, what: "it is gone".to_owned() }.into(),
+            OpenLogError::WithoutIdentity { what: "checkpoints" }.into(),
+            DirectoryError::Damaged("identity is damaged".to_owned()).into(),
+        ];
+        for failure in ways {
+            assert_eq!(failure.trouble, Trouble::Damaged);
+            assert!(failure.message.contains("The node stays out"), "{failure}");
+        }
+    }
 
     #[test]
     fn a_shutdown_may_become_a_kill_and_a_kill_stays() {

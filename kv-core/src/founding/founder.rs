@@ -81,6 +81,7 @@ pub struct Founder {
     heard: BTreeMap<NodeId, Unfounded>,
     /// Members that were started with another configuration.
     otherwise: BTreeSet<NodeId>,
+    is_misconfigured: bool,
     waiting: String,
 }
 
@@ -108,6 +109,7 @@ impl Founder {
             incarnations_drawn: 0,
             heard: BTreeMap::new(),
             otherwise: BTreeSet::new(),
+            is_misconfigured: false,
             waiting: String::new(),
         };
         let mut outputs = Vec::new();
@@ -155,6 +157,7 @@ impl Founder {
             (Phase::Unfounded, FoundingMessage::Refusal { incarnation, reason })
                 if incarnation == self.file.incarnation =>
             {
+                self.is_misconfigured = !matches!(reason, FoundingRefusal::Wiped { .. });
                 let sentence = refusal_sentence(self.start.node, from, reason);
                 self.stop(sentence, &mut outputs);
             }
@@ -178,6 +181,12 @@ impl Founder {
     #[must_use]
     pub fn identity(&self) -> &IdentityFile {
         &self.file
+    }
+
+    /// After [`FounderOutput::Stop`]: whether what the node was started with is the reason, and not its data directory.
+    #[must_use]
+    pub fn is_misconfigured(&self) -> bool {
+        self.is_misconfigured
     }
 
     /// Follows from what is on disk now.
@@ -246,6 +255,7 @@ impl Founder {
                  replication, durability and ring version must be the same; start both alike",
                 self.start.node
             );
+            self.is_misconfigured = true;
             return self.stop(sentence, outputs);
         }
         self.heard.remove(&from);
@@ -426,7 +436,8 @@ fn refusal_sentence(own: NodeId, from: NodeId, reason: FoundingRefusal) -> Strin
     match reason {
         FoundingRefusal::Wiped { .. } => format!(
             "the cluster knows node {own} with another data directory (says node {from}): the disk was wiped or replaced. \
-             Put the old directory back; if it is lost, the node can't come back under this id"
+             Put that very directory back; if it is lost, the node stays out, since this version can't replace a node yet. \
+             The other nodes serve on as long as they are a majority"
         ),
         FoundingRefusal::NotNamed { cluster } => format!(
             "node {from} belongs to cluster {cluster}, which was founded without node {own}; correct the addresses of the \

@@ -48,12 +48,9 @@ impl From<DiskError> for LogError {
 impl fmt::Display for LogError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Corrupt { segment, offset, what } => write!(
-                f,
-                "the log is damaged: segment {}, offset {offset}: {what}. Nothing was changed. Keep the directory for \
-                 examination, check the disk, and replace this node; the other replicas hold its data",
-                segment.0
-            ),
+            Self::Corrupt { segment, offset, what } => {
+                write!(f, "the log is damaged: segment {}, offset {offset}: {what}. Nothing was changed", segment.0)
+            }
             Self::Disk(error) => write!(f, "the log's disk failed: {error}"),
             Self::Format { segment, version } => write!(
                 f,

@@ -30,8 +30,8 @@ impl fmt::Display for OpenLogError {
             Self::Log(error) => error.fmt(f),
             Self::WithoutIdentity { what } => write!(
                 f,
-                "the data directory holds {what} but its file `identity` is missing; restore the directory as a whole, or \
-                 move it away and add this node under a new id"
+                "the data directory holds {what} but its file `identity` is missing; if the file was moved away, put that \
+                 very file back"
             ),
         }
     }

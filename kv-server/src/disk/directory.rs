@@ -78,8 +78,8 @@ impl DataDirectory {
         let identity = IdentityFile::load(&mut RealFiles::at(path), node).map_err(|error| unusable(path, error))?;
         if identity.is_some() && !path.join("log").exists() {
             return Err(DirectoryError::Damaged(format!(
-                "{} has an identity but no log: what this node had acknowledged is gone; restore the directory as a whole, \
-                 or move it away and add this node under a new id",
+                "{} has an identity but no log: what this node had acknowledged is gone; if the directory `log` was moved \
+                 away, put it back as it was",
                 path.display()
             )));
         }
@@ -145,10 +145,9 @@ fn unusable(path: &Path, error: IdentityError) -> DirectoryError {
     let file = path.join(IDENTITY_PATH);
     match error {
         IdentityError::Disk(error) => DirectoryError::Disk(error),
-        IdentityError::Damaged => DirectoryError::Damaged(format!(
-            "{} is damaged; restore the data directory as a whole, or move it away and add this node under a new id",
-            file.display()
-        )),
+        IdentityError::Damaged => {
+            DirectoryError::Damaged(format!("{} is damaged. Nothing was changed", file.display()))
+        }
         IdentityError::UnknownFormat { format } => DirectoryError::UnknownFormat(format!(
             "{} is of data format {format}, and this version knows only format {DATA_FORMAT}; run the version that wrote it",
             file.display()

@@ -22,6 +22,8 @@ use kv_core::{
     types::ReplicaId,
 };
 
+use crate::faults::Faults;
+
 /// Memory that sled keeps pages in, in bytes for the whole node. Past it pages are dropped and read again when needed.
 const CACHE_BYTES: u64 = 64 * 1024 * 1024;
 
@@ -29,6 +31,7 @@ const CACHE_BYTES: u64 = 64 * 1024 * 1024;
 #[derive(Clone)]
 pub struct SledStore {
     shared: Arc<Shared>,
+    faults: Faults,
 }
 
 struct Shared {
@@ -59,7 +62,12 @@ impl SledStore {
             None => open_fresh(&root, newest),
         };
         remove_others(&root, state.generation);
-        Self { shared: Arc::new(Shared { root, state: RwLock::new(state) }) }
+        Self { shared: Arc::new(Shared { root, state: RwLock::new(state) }), faults: Faults::default() }
+    }
+
+    /// The same index, with faults on request: for the replicas, not for the checkpoint thread.
+    pub(crate) fn with_faults(self, faults: Faults) -> Self {
+        Self { faults, ..self }
     }
 
     fn read_state(&self) -> RwLockReadGuard<'_, State> {
@@ -96,6 +104,7 @@ impl SledStore {
 
 impl StateStore for SledStore {
     fn get(&self, tree: ReplicaId, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        self.faults.in_lookup();
         self.on_tree(tree, |tree| Ok(tree.get(key)?.map(|value| Bytes::copy_from_slice(&value))))
     }
 

@@ -83,7 +83,10 @@ fn advice(error: &Error) -> &'static str {
         ErrorKind::Conflict => "Read the key and decide anew.",
         ErrorKind::Invalid => "Mend the request: it can't succeed as it is.",
         ErrorKind::WrongCluster => "Name the nodes of one cluster in --endpoints (or KV_ENDPOINTS).",
-        ErrorKind::Corrupt => "Restore or replace the node: its data is damaged. Its log says what and where.",
+        ErrorKind::Corrupt => {
+            "A replica is out of service, and no other served in time. `kv status` shows which, and why; ask again once a \
+             majority of the shard's replicas serves."
+        }
         _ => "This is a bug: please report it, with the versions of kv and of the nodes.",
     }
 }

@@ -277,6 +277,7 @@ fn another_configuration_stops_the_higher_id() {
     let FounderOutput::Send { message, .. } = &one.tick()[0] else { panic!() };
     let outputs = two.message(NodeId(1), message.clone());
     assert!(matches!(&outputs[..], [FounderOutput::Stop(why)] if why.contains("start both alike")));
+    assert!(two.is_misconfigured());
     assert_eq!(two.tick(), []);
 }
 
