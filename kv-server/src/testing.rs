@@ -194,9 +194,17 @@ impl TestCluster {
     }
 
     /// Cuts all links between these nodes and those, both ways.
-    pub fn partition(&self, one: &[u64], other: &[u64]) {
+    ///
+    /// # Errors
+    /// If there is no such node; nothing is cut then.
+    pub fn partition(&self, one: &[u64], other: &[u64]) -> Result<(), Failure> {
         let ids = |nodes: &[u64]| nodes.iter().copied().map(NodeId).collect::<Vec<_>>();
-        self.links.partition(&ids(one), &ids(other));
+        let (one, other) = (ids(one), ids(other));
+        if let Some(unknown) = one.iter().chain(&other).find(|node| !self.nodes.contains_key(node)) {
+            return Err(self.unknown(*unknown));
+        }
+        self.links.partition(&one, &other);
+        Ok(())
     }
 
     /// Restores all links.
@@ -205,10 +213,12 @@ impl TestCluster {
     }
 
     fn slot(&mut self, node: u64) -> Result<&mut Slot, Failure> {
-        let count = self.nodes.len();
-        self.nodes.get_mut(&NodeId(node)).ok_or_else(|| {
-            Failure::new(Trouble::Configuration, format!("there is no node {node}; nodes are 1 to {count}"))
-        })
+        let unknown = self.unknown(NodeId(node));
+        self.nodes.get_mut(&NodeId(node)).ok_or(unknown)
+    }
+
+    fn unknown(&self, node: NodeId) -> Failure {
+        Failure::new(Trouble::Configuration, format!("there is no node {node}; nodes are 1 to {}", self.nodes.len()))
     }
 }
 

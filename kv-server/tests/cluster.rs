@@ -158,7 +158,7 @@ async fn a_minority_cut_off_is_outvoted_and_comes_back() {
     let cluster = cluster(3).await;
     let client = cluster.client().await.unwrap();
     write_all(&client, 0..10).await;
-    cluster.partition(&[1], &[2, 3]);
+    cluster.partition(&[1], &[2, 3]).unwrap();
     write_all(&client, 10..30).await;
     // Once it is outvoted everywhere, the leaders of the others say that it is silent.
     until_seen(&client, NodeId(1), |followed| !followed.active).await;
@@ -264,6 +264,33 @@ async fn a_panic_in_a_turn_stops_the_node_which_says_so_and_the_cluster_goes_on(
     cluster.restart(1).unwrap();
     cluster.ready().await.unwrap();
     read_all(&client, 0..40).await;
+}
+
+#[tokio::test]
+async fn a_call_at_a_node_whose_replica_is_out_of_service_is_served_by_another() {
+    let cluster = cluster(3).await;
+    let client = cluster.client().await.unwrap();
+    cluster.faults(2).unwrap().panic_in_lookup();
+    // Whether the key is absent is looked up by every replica of its shard.
+    client.put("key", "1").if_absent().await.unwrap();
+    let address = format!("http://{}", cluster.addresses(2).unwrap().client);
+    let mut admin = v1::cluster_client::ClusterClient::connect(address).await.unwrap();
+    let trouble = loop {
+        let status = admin.status(v1::StatusRequest {}).await.unwrap().into_inner();
+        let out = status.shards.into_iter().find(|shard| shard.role() == v1::ReplicaRole::Quarantined);
+        if let Some(shard) = out {
+            break shard.trouble;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    assert!(trouble.contains("out of service") && trouble.contains("by request"), "{trouble}");
+    let mut unary = unary(&cluster, 2).await;
+    let get = v1::GetRequest { key: "key".into(), ..Default::default() };
+    assert_eq!(unary.get(get).await.unwrap().into_inner().entry.unwrap().value, "1");
+    let put = v1::PutRequest { key: "key".into(), value: "2".into(), ..Default::default() };
+    unary.put(put).await.unwrap();
+    unary.delete(v1::DeleteRequest { key: "key".into(), ..Default::default() }).await.unwrap();
+    assert_eq!(client.get("key").await.unwrap(), None);
 }
 
 #[tokio::test]

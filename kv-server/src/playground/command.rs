@@ -17,7 +17,7 @@ pub(super) enum Command {
 
 /// All of them, for people.
 pub(super) const HELP: &str = "\
-put KEY VALUE          write a key; the value is the rest of the line
+put KEY VALUE          write a key; the value is the rest of the line, without quotes around it
 get KEY                read a key
 del KEY                delete a key
 status                 nodes, shards, leaders
@@ -38,14 +38,15 @@ impl Command {
             Some((word, rest)) => (word, rest.trim()),
             None => (line, ""),
         };
-        let key = || {
-            if rest.is_empty() { Err(format!("{word} what? Give a key: {word} hello")) } else { Ok(rest.to_owned()) }
+        let key = || match rest {
+            "" => Err(format!("{word} what? Give a key: {word} hello")),
+            rest => whole(rest),
         };
         let node = || rest.parse().map_err(|_| format!("which node? Give its number: {word} 2"));
         match word {
-            "put" => match rest.split_once(char::is_whitespace) {
-                Some((key, value)) => Ok(Self::Put(key.to_owned(), value.trim().to_owned())),
-                None => Err("put what? Give a key and a value: put hello world".to_owned()),
+            "put" => match first(rest)? {
+                (key, value) if !value.is_empty() => Ok(Self::Put(key.to_owned(), whole(value)?)),
+                _ => Err("put what? Give a key and a value: put hello world".to_owned()),
             },
             "get" => Ok(Self::Get(key()?)),
             "del" | "delete" => Ok(Self::Delete(key()?)),
@@ -66,6 +67,49 @@ impl Command {
     }
 }
 
+/// The commands of a script: what stands between `;`, but for those in quotes.
+pub(super) fn split_script(script: &str) -> impl Iterator<Item = &str> {
+    let mut quote = None;
+    let parts = script.split(move |character| match (quote, character) {
+        (None, '"' | '\'') => {
+            quote = Some(character);
+            false
+        }
+        (Some(open), _) => {
+            if open == character {
+                quote = None;
+            }
+            false
+        }
+        (None, _) => character == ';',
+    });
+    parts.map(str::trim).filter(|line| !line.is_empty())
+}
+
+/// The first word, or what stands in quotes instead of it, and what comes after.
+fn first(text: &str) -> Result<(&str, &str), String> {
+    let Some(quote) = text.chars().next().filter(|character| matches!(character, '"' | '\'')) else {
+        let (word, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
+        return Ok((word, rest.trim()));
+    };
+    let (inside, rest) = text[1..].split_once(quote).ok_or_else(|| format!("a quote is not closed: {text}"))?;
+    if !rest.is_empty() && !rest.starts_with(char::is_whitespace) {
+        return Err(format!("after a closing quote comes a space: {text}"));
+    }
+    Ok((inside, rest.trim()))
+}
+
+/// All of it, without the quotes that it may stand in.
+fn whole(text: &str) -> Result<String, String> {
+    if !text.starts_with(['"', '\'']) {
+        return Ok(text.to_owned());
+    }
+    match first(text)? {
+        (inside, "") => Ok(inside.to_owned()),
+        _ => Err(format!("put all of it in quotes, or nothing: {text}")),
+    }
+}
+
 fn nodes(text: &str) -> Option<Vec<u64>> {
     text.trim().split(',').map(|node| node.trim().parse().ok()).collect()
 }
@@ -75,12 +119,25 @@ mod tests {
     use super::*;
 
     #[test]
+    fn quotes_are_taken_off_as_a_shell_does() {
+        let put = |key: &str, value: &str| Ok(Command::Put(key.into(), value.into()));
+        assert_eq!(Command::parse("put hello \"from the majority\""), put("hello", "from the majority"));
+        assert_eq!(Command::parse("put 'a b'  it's"), put("a b", "it's"));
+        assert_eq!(Command::parse("put a \"\""), put("a", ""));
+        assert_eq!(Command::parse("get 'a b'"), Ok(Command::Get("a b".into())));
+        let script = "put a \"x; y\"; get a ;; del 'b;'";
+        assert_eq!(split_script(script).collect::<Vec<_>>(), ["put a \"x; y\"", "get a", "del 'b;'"]);
+    }
+
+    #[test]
     fn lines_are_read() {
         assert_eq!(Command::parse("put a b c"), Ok(Command::Put("a".into(), "b c".into())));
         assert_eq!(Command::parse("get a"), Ok(Command::Get("a".into())));
         assert_eq!(Command::parse("\\partition 1 2,3"), Ok(Command::Partition(vec![1], vec![2, 3])));
         assert_eq!(Command::parse("\\kill 2"), Ok(Command::Kill(2)));
-        for bad in ["put a", "get", "\\kill x", "\\partition 1", "frobnicate"] {
+        for bad in
+            ["put a", "put a \"b", "put a \"b\" c", "put 'a'b c", "get", "\\kill x", "\\partition 1", "frobnicate"]
+        {
             assert!(Command::parse(bad).is_err(), "{bad}");
         }
     }

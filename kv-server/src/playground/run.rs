@@ -65,9 +65,8 @@ impl Session {
             Command::Kill(node) => return told(self.cluster.kill(node), &format!("node {node} is killed")),
             Command::Restart(node) => return told(self.cluster.restart(node), &format!("node {node} starts")),
             Command::Partition(one, other) => {
-                self.cluster.partition(&one, &other);
-                println!("nodes {one:?} and {other:?} can't reach each other; \\heal restores the links");
-                Ok(0)
+                let what = format!("nodes {one:?} and {other:?} can't reach each other; \\heal restores the links");
+                return told(self.cluster.partition(&one, &other), &what);
             }
             Command::Heal => {
                 self.cluster.heal();
@@ -126,7 +125,7 @@ fn exit_status(error: &Error) -> u8 {
         ErrorKind::Invalid => status::USAGE,
         ErrorKind::Conflict => status::CONFLICT,
         ErrorKind::Timeout => status::TIMEOUT,
-        ErrorKind::Unavailable | ErrorKind::Overloaded => status::UNAVAILABLE,
+        ErrorKind::Unavailable | ErrorKind::Overloaded | ErrorKind::DiskFull => status::UNAVAILABLE,
         _ => status::FAILURE,
     }
 }

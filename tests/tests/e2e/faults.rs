@@ -54,7 +54,7 @@ async fn the_majority_serves_through_a_partition_and_the_minority_does_not() {
     for key in keys(20) {
         client.put(&key, "before").await.unwrap();
     }
-    cluster.partition(&[1], &[2, 3]);
+    cluster.partition(&[1], &[2, 3]).unwrap();
     // The client reaches all nodes: it must find the side that serves.
     for key in keys(20) {
         client.put(&key, "during").await.unwrap();
