@@ -110,7 +110,7 @@ impl<What> Change<What> {
         Self { client, write, deadline: None, what: PhantomData }
     }
 
-    /// Only if the key's revision is this one; otherwise it fails with `Conflict`.
+    /// Only if the key's revision is this one, 0 for an absent key; otherwise it fails with `Conflict`.
     pub fn if_revision(self, revision: Revision) -> Self {
         self.with(|write| write.condition = Condition::RevisionIs(revision))
     }

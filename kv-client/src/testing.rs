@@ -121,7 +121,8 @@ impl State {
         let holds = match write.condition {
             Condition::Always => true,
             Condition::Absent => held.is_none(),
-            Condition::RevisionIs(revision) => current == Some(revision),
+            // Revision 0 is that of an absent key.
+            Condition::RevisionIs(revision) => current.unwrap_or_default() == revision,
         };
         if !holds {
             return Err(kv_core::error::Error::conflict(current.unwrap_or_default()).into());
@@ -159,6 +160,10 @@ mod tests {
 
     #[tokio::test]
     async fn writes_are_conditional_and_versioned() {
+        let client = MemoryKv::new().client();
+        let born = client.put("b", "1").if_revision(Revision(0)).await.unwrap().revision.unwrap();
+        let error = client.put("b", "2").if_revision(Revision(0)).await.unwrap_err();
+        assert_eq!((error.kind(), error.current()), (ErrorKind::Conflict, Some(born)), "0 stands for an absent key");
         let client = MemoryKv::new().client();
         let first = client.put("a", "1").if_absent().return_previous().await.unwrap();
         assert_eq!((first.revision, first.previous), (Some(Revision(1)), Previous::Absent));

@@ -93,7 +93,7 @@ pub(crate) struct Put {
     /// Only if the key is absent
     #[arg(long, conflicts_with = "if_revision")]
     pub(crate) if_absent: bool,
-    /// Only if the key is at this revision
+    /// Only if the key is at this revision; 0 = absent
     #[arg(long, value_name = "REVISION")]
     pub(crate) if_revision: Option<u64>,
     /// Show what the key held before
@@ -109,7 +109,7 @@ pub(crate) struct Put {
 pub(crate) struct Del {
     /// The key
     pub(crate) key: OsString,
-    /// Only if the key is at this revision
+    /// Only if the key is at this revision; 0 = absent
     #[arg(long, value_name = "REVISION")]
     pub(crate) if_revision: Option<u64>,
     /// Show what the key held before
