@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 /// The server of kv, a distributed key-value store.
 #[derive(Debug, Parser)]
-#[command(name = "kv-server", disable_version_flag = true, arg_required_else_help = true)]
+#[command(name = "kv-server", disable_version_flag = true, arg_required_else_help = true, after_help = EXIT_CODES)]
 pub(crate) struct Cli {
     /// Print the version, with commit and data format.
     #[arg(long, short = 'V')]
@@ -22,11 +22,24 @@ pub(crate) struct Cli {
     pub(crate) command: Option<Command>,
 }
 
+/// How a node ends; what a script may act on.
+const EXIT_CODES: &str = "\
+Exit codes: 0 stopped by a signal, all that was accepted answered; 1 a bug, or killed by a second signal; 2 a mistake in the
+configuration; 3 the data directory is in use, another node's or cluster's, was wiped, or has an unknown format; 4 the data is
+damaged; 5 an address can't be listened on; 6 the disk failed or is full";
+
+/// How scripts of the playground end.
+const PLAYGROUND_EXIT_CODES: &str = "\
+With --execute the exit code is that of the first command that fails, as with kv: 0 done, 1 failure, 2 usage, 3 key not found,
+5 unavailable, 6 deadline passed, 8 outcome unknown (a write may have happened)";
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run one node of a cluster.
+    #[command(after_help = EXIT_CODES)]
     Serve(Box<Serve>),
     /// Run a whole cluster in this process, to try things.
+    #[command(after_help = PLAYGROUND_EXIT_CODES)]
     Playground(Playground),
 }
 
@@ -88,13 +101,15 @@ pub(crate) struct Keys {
     /// How many replicas each shard has [default: 3]. Must be the same on all nodes, and stay so.
     #[arg(long, env = "KV_REPLICATION")]
     replication: Option<u32>,
-    /// When writes are acknowledged that don't say: sync or async [default: sync]. Must be the same on all nodes.
+    /// When writes are acknowledged that don't say: sync or async [default: sync]. Must be the same on all nodes, and
+    /// stay so.
     #[arg(long, env = "KV_DURABILITY")]
     durability: Option<String>,
-    /// The failure domain that the node stands in; nodes that name none each have one of their own.
+    /// The failure domain that the node stands in; nodes that name none each have one of their own. Counts
+    /// when the cluster is founded, and never again.
     #[arg(long, env = "KV_ZONE")]
     zone: Option<String>,
-    /// The node's share of the load against the others' [default: 1].
+    /// The node's share of the load against the others' [default: 1]. Counts when the cluster is founded, and never again.
     #[arg(long, env = "KV_WEIGHT")]
     weight: Option<u32>,
     /// Listen beyond this machine although connections are not encrypted.
@@ -103,16 +118,17 @@ pub(crate) struct Keys {
     /// What to log: error, warn, info, debug, or a filter [default: info].
     #[arg(long, env = "KV_LOG_LEVEL")]
     log_level: Option<String>,
-    /// Length of a tick in milliseconds [default: 50].
+    /// Length of a tick in milliseconds [default: 50]. Should be the same on all nodes.
     #[arg(long, env = "KV_TICK_MS")]
     tick_ms: Option<u64>,
-    /// A leader sends heartbeats this often [default: 2].
+    /// A leader sends heartbeats every so many ticks [default: 2]. Should be the same on all nodes.
     #[arg(long, env = "KV_HEARTBEAT_TICKS")]
     heartbeat_ticks: Option<u64>,
-    /// A follower campaigns after hearing nothing for this long up to twice as long [default: 10].
+    /// A follower campaigns after hearing nothing for so many ticks up to twice as many [default: 10]. Should be the same
+    /// on all nodes.
     #[arg(long, env = "KV_ELECTION_TICKS")]
     election_ticks: Option<u64>,
-    /// A checkpoint is made after this long with writes [default: 1200].
+    /// A checkpoint is made after so many ticks with writes [default: 1200].
     #[arg(long, env = "KV_CHECKPOINT_TICKS")]
     checkpoint_ticks: Option<u64>,
     /// Client writes are refused while less is free on the disk [default: 268435456].

@@ -16,6 +16,9 @@ use crate::{
     stop::{Failure, Trouble},
 };
 
+/// Most ticks of an election timeout. Raft itself takes just under a million for broken settings.
+const ELECTION_TICKS_MAX: u64 = 10_000;
+
 /// Everything that a server is started with.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -111,12 +114,22 @@ impl Config {
             return mistake(format!("the zone's name is longer than {ADDRESS_BYTES_MAX} bytes"));
         }
         let settings = &self.settings;
-        if settings.heartbeat_ticks == 0 || settings.election_ticks < 2 * settings.heartbeat_ticks {
+        if settings.election_ticks > ELECTION_TICKS_MAX {
+            return mistake(format!(
+                "an election of {} ticks; it can be {ELECTION_TICKS_MAX} at most, so that a cluster whose leader is gone does \
+                 not wait for hours",
+                settings.election_ticks
+            ));
+        }
+        if settings.heartbeat_ticks == 0 || settings.election_ticks / 2 < settings.heartbeat_ticks {
             return mistake(format!(
                 "an election of {} ticks and a heartbeat of {} can't work; a heartbeat takes at least one tick, an \
                  election at least two heartbeats",
                 settings.election_ticks, settings.heartbeat_ticks
             ));
+        }
+        if settings.checkpoint_ticks == 0 {
+            return mistake("a checkpoint after 0 ticks; it can be 1 at least".to_owned());
         }
         if !(1_000..=10_000_000).contains(&settings.tick_micros) {
             return mistake(format!("a tick of {} us; it can be 1 ms to 10 s", settings.tick_micros));
@@ -173,5 +186,19 @@ mod tests {
         assert!(message(Config { weight: 0, ..config() }).contains("weight is 0"));
         let settings = Settings { election_ticks: 2, ..Settings::default() };
         assert!(message(Config { settings, ..config() }).contains("election of 2 ticks"));
+        for election_ticks in [ELECTION_TICKS_MAX + 1, 1_000_000, u64::MAX] {
+            let settings = Settings { election_ticks, heartbeat_ticks: u64::MAX, ..Settings::default() };
+            assert!(message(Config { settings, ..config() }).contains("10000 at most"));
+        }
+        let settings = Settings { heartbeat_ticks: u64::MAX, ..Settings::default() };
+        assert!(message(Config { settings, ..config() }).contains("at least two heartbeats"));
+        let settings = Settings { checkpoint_ticks: 0, ..Settings::default() };
+        assert!(message(Config { settings, ..config() }).contains("0 ticks"));
+        let settings = Settings {
+            election_ticks: ELECTION_TICKS_MAX,
+            heartbeat_ticks: ELECTION_TICKS_MAX / 2,
+            ..Settings::default()
+        };
+        assert_eq!(Config { settings, ..config() }.check(), Ok(()));
     }
 }

@@ -2,12 +2,16 @@
 #![allow(clippy::unwrap_used, reason = "a test ends where it can't go on")]
 
 use std::{
+    cell::RefCell,
     fs,
     io::{BufRead, BufReader},
     net::TcpListener,
     path::PathBuf,
     process::{Child, Command, Output, Stdio},
+    time::Duration,
 };
+
+use kv_server::Trouble;
 
 const SERVER: &str = env!("CARGO_BIN_EXE_kv-server");
 
@@ -74,6 +78,27 @@ fn a_script_ends_with_the_status_of_what_failed() {
     assert!(!String::from_utf8_lossy(&ran.stdout).contains("OK"), "what comes after a failure is not run");
     assert_eq!(script("frobnicate").status.code(), Some(2));
     assert_eq!(script("put a b; get a; del a; del a").status.code(), Some(0));
+    let ran = script("put a \"b; c\"; get a; \\partition 1 9");
+    assert!(String::from_utf8_lossy(&ran.stdout).contains("\nb; c\n"), "{ran:?}");
+    assert_eq!(ran.status.code(), Some(1), "there is no node 9");
+    assert!(String::from_utf8_lossy(&ran.stderr).contains("there is no node 9"), "{ran:?}");
+}
+
+#[test]
+fn the_help_says_how_it_may_end() {
+    let help = String::from_utf8(run(&["--help"]).stdout).unwrap();
+    let words = help.split_whitespace().collect::<Vec<_>>().join(" ");
+    let ways = [
+        (Trouble::Internal, "a bug"),
+        (Trouble::Configuration, "a mistake in the configuration"),
+        (Trouble::DataDirectory, "the data directory"),
+        (Trouble::Damaged, "the data is damaged"),
+        (Trouble::Address, "an address"),
+        (Trouble::Disk, "the disk failed"),
+    ];
+    for (trouble, what) in ways {
+        assert!(words.contains(&format!("; {} {what}", trouble.exit_code())), "{what} is not in {help}");
+    }
 }
 
 /// A process that is ended with its test.
@@ -87,26 +112,136 @@ impl Drop for Running {
     }
 }
 
+impl Running {
+    /// Starts a node and waits until it listens; gives the address for clients, and the rest of what it says on stderr.
+    fn serve(arguments: &[&str]) -> (Self, String, impl Iterator<Item = String> + use<>) {
+        let mut command = Command::new(SERVER);
+        command.arg("serve").args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut running = Self(command.spawn().unwrap());
+        let errors = BufReader::new(running.0.stderr.take().unwrap()).lines().map(Result::unwrap);
+        let mut lines = BufReader::new(running.0.stdout.take().unwrap()).lines().map(Result::unwrap);
+        let addresses = lines.find(|line| line.starts_with("clients ")).expect("it says where it listens");
+        (running, addresses.split_whitespace().nth(1).unwrap().to_owned(), errors)
+    }
+
+    fn terminate(&self) {
+        let told = Command::new("kill").args(["-TERM", &self.0.id().to_string()]).status().unwrap();
+        assert!(told.success());
+    }
+
+    /// Its exit code, while the tasks of the runtime go on.
+    async fn ended(&mut self) -> Option<i32> {
+        loop {
+            if let Some(status) = self.0.try_wait().unwrap() {
+                return status.code();
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+async fn connect(address: &str) -> kv_client::Client {
+    kv_client::Client::builder().endpoints([address.to_owned()]).deadline(PATIENCE).connect().await.unwrap()
+}
+
+#[tokio::test]
+async fn a_termination_under_load_answers_what_was_accepted_and_loses_none_of_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    let arguments = |client: &str| {
+        let fixed = ["--node", "1", "--cluster", "1=127.0.0.1:1", "--peer-listen", "127.0.0.1:0", "--shards", "2"];
+        let rest = ["--client", client, "--data", data.to_str().unwrap()];
+        fixed.iter().chain(&rest).map(|&text| text.to_owned()).collect::<Vec<_>>()
+    };
+    let serve = |client: &str| Running::serve(&arguments(client).iter().map(String::as_str).collect::<Vec<_>>());
+    let (mut running, address, _errors) = serve("127.0.0.1:0");
+    let client = connect(&address).await;
+    // Async writes, acknowledged before any disk: some are undecided at every moment.
+    let acknowledged = RefCell::new(Vec::new());
+    let write = |task: u64| {
+        let (client, acknowledged) = (client.clone(), &acknowledged);
+        async move {
+            for number in 0.. {
+                let key = format!("{task}-{number}");
+                client.put(&key, "v").durability(kv_client::Durability::Async).await.unwrap();
+                acknowledged.borrow_mut().push(key);
+            }
+        }
+    };
+    let stop = async {
+        while acknowledged.borrow().len() < 500 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        running.terminate();
+        running.ended().await
+    };
+    let code = tokio::select! {
+        _ = futures_util::future::join_all((0..16).map(write)) => panic!("the load has no end"),
+        code = tokio::time::timeout(PATIENCE, stop) => code.unwrap(),
+    };
+    assert_eq!(code, Some(0));
+    let (_running, address, _errors) = serve("127.0.0.1:0");
+    let client = connect(&address).await;
+    for part in acknowledged.into_inner().chunks(256) {
+        for (key, entry) in part.iter().zip(client.get_many(part).await) {
+            assert!(entry.unwrap().is_some(), "{key} was acknowledged and is lost");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_it_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let ports: Vec<_> = (0..2).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    let addresses: Vec<_> = ports.iter().map(|port| port.local_addr().unwrap()).collect();
+    let cluster = format!("1={},2={}", addresses[0], addresses[1]);
+    drop(ports);
+    let serve = |node: &str| {
+        let data = directory.path().join(node);
+        let fixed = ["--node", node, "--cluster", &cluster, "--client", "127.0.0.1:0", "--shards", "2"];
+        // A leader that loses its peer goes on to think that it leads, and has nobody to hand over to.
+        let rest = ["--election-ticks", "10000", "--data", data.to_str().unwrap()];
+        Running::serve(&[&fixed[..], &rest].concat())
+    };
+    let ((one, address, errors), (two, _, other_errors)) = (serve("1"), serve("2"));
+    let client = connect(&address).await;
+    client.put("hello", "world").await.unwrap();
+    let leader = loop {
+        let status = client.status().await.unwrap();
+        if let Some(leader) = status.shards[0].leader {
+            break leader;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    let (mut leading, mut errors, other): (_, Box<dyn Iterator<Item = String>>, _) = match leader.0 {
+        1 => (one, Box::new(errors), two),
+        _ => (two, Box::new(other_errors), one),
+    };
+    drop(other);
+    leading.terminate();
+    assert!(errors.any(|line| line.contains("hands its leaderships over")), "it says what it does");
+    leading.terminate();
+    let code = tokio::time::timeout(PATIENCE, leading.ended()).await.unwrap();
+    assert_eq!(code, Some(1), "not in order");
+}
+
 #[test]
-fn a_termination_signal_ends_it_in_order() {
+fn a_signal_ends_the_playground_and_its_data_goes_with_it() {
     let directory = tempfile::tempdir().unwrap();
     let mut command = Command::new(SERVER);
-    command.args(["serve", "--node", "1", "--cluster", "1=127.0.0.1:1", "--peer-listen", "127.0.0.1:0"]);
-    command.args(["--client", "127.0.0.1:0", "--shards", "2", "--data"]).arg(directory.path().join("data"));
-    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    command.args(["playground", "--nodes", "1", "--shards", "1"]).env("TMPDIR", directory.path());
+    let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut running = Running(child);
+    // Held: at the end of its input the prompt would end by itself.
+    let _input = running.0.stdin.take();
     let mut lines = BufReader::new(running.0.stdout.take().unwrap()).lines().map(Result::unwrap);
-    let addresses = lines.find(|line| line.starts_with("clients ")).expect("it says where it listens");
-    let address = addresses.split_whitespace().nth(1).unwrap().to_owned();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let patience = std::time::Duration::from_secs(60);
-        let client = kv_client::Client::builder().endpoints([address]).deadline(patience).connect().await.unwrap();
-        client.put("hello", "world").await.unwrap();
-    });
-    let told = Command::new("kill").args(["-TERM", &running.0.id().to_string()]).status().unwrap();
-    assert!(told.success());
-    assert_eq!(running.0.wait().unwrap().code(), Some(0));
+    assert!(lines.any(|line| line.starts_with("try ")), "it greets");
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    running.terminate();
+    assert_eq!(running.0.wait().unwrap().code(), Some(128 + 15));
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
 }
 
 #[test]
