@@ -126,12 +126,13 @@ impl Metrics {
         set("kv_inbox_events", report.inbox_events as f64);
         set("kv_requests_outstanding", report.requests_outstanding as f64);
         set("kv_peer_queue_messages", report.peer_queue_messages as f64);
-        set("kv_log_written_bytes_total", report.log_written_bytes as f64);
+        let count = |name: &'static str, value: u64| counter(&self.recorder, name).absolute(value);
+        count("kv_log_written_bytes_total", report.log_written_bytes);
         set("kv_disk_free_bytes", report.disk_free_bytes as f64);
-        if let Some(usage) = usage::of_this_process() {
-            set("process_cpu_seconds_total", usage.cpu_micros as f64 / 1e6);
+        let usage = usage::of_this_process();
+        if let Some(usage) = &usage {
             set("process_resident_memory_bytes", usage.resident_bytes as f64);
-            set("process_voluntary_context_switches_total", usage.voluntary_switches as f64);
+            count("process_voluntary_context_switches_total", usage.voluntary_switches);
         }
         for shard in report.shards() {
             let set = |name: &'static str, value: u64| {
@@ -156,7 +157,11 @@ impl Metrics {
             set("kv_shard_followers_silent", count(|follower| !follower.active));
             set("kv_shard_followers_snapshot", count(|follower| follower.snapshot));
         }
-        self.handle.render()
+        let mut text = self.handle.render();
+        if let Some(usage) = usage {
+            text.push_str(&cpu_seconds(usage.cpu_micros));
+        }
+        text
     }
 }
 
@@ -180,7 +185,6 @@ const DESCRIPTIONS: &[(&str, Option<Unit>, &str)] = &[
     ("kv_requests_outstanding", None, "Requests taken and not yet answered."),
     ("kv_peer_queue_messages", None, "Messages to peers that wait for their connections."),
     ("kv_disk_free_bytes", None, "Free bytes on the disk of the data directory."),
-    ("process_cpu_seconds_total", None, "CPU that the process has used, in user code and in the kernel for it."),
     ("process_resident_memory_bytes", None, "Memory that the process holds."),
     ("process_voluntary_context_switches_total", None, "How often threads of the process that still run have waited."),
     ("kv_shard_leads", None, "1 if the replica here leads its shard."),
@@ -208,6 +212,17 @@ const DESCRIPTIONS: &[(&str, Option<Unit>, &str)] = &[
     ("kv_shard_table_bytes", None, "Bytes of changes in memory that no checkpoint has taken over."),
 ];
 
+/// The one counter that is no whole number, which the registry's counters are.
+fn cpu_seconds(micros: u64) -> String {
+    format!(
+        "# HELP process_cpu_seconds_total CPU that the process has used, in user code and in the kernel for it.\n\
+         # TYPE process_cpu_seconds_total counter\n\
+         process_cpu_seconds_total {}.{:06}\n\n",
+        micros / 1_000_000,
+        micros % 1_000_000
+    )
+}
+
 fn counter(recorder: &PrometheusRecorder, name: &'static str) -> Counter {
     recorder.register_counter(&Key::from_static_name(name), &METADATA)
 }
@@ -234,7 +249,7 @@ mod tests {
         one.mark_skipped(ShardId(3));
         one.peer_refused("REFUSAL_REASON_WIPED");
         one.log_synced(Duration::from_micros(700), 4, 4096);
-        let text = one.render(&Report::default());
+        let text = one.render(&Report { log_written_bytes: 9_000, ..Report::default() });
         assert!(text.contains("kv_turns_total 1"), "{text}");
         assert!(text.contains("kv_shard_states_replaced_total{shard=\"3\"} 1"), "{text}");
         assert!(text.contains("kv_shard_marks_skipped_total{shard=\"3\"} 1"), "{text}");
@@ -243,6 +258,15 @@ mod tests {
         assert!(text.contains("kv_log_bytes 4096"), "{text}");
         assert!(text.contains("kv_peer_messages_refused_total{reason=\"it has no term\"} 1"), "{text}");
         assert!(text.contains("kv_peers_refused_total{reason=\"REFUSAL_REASON_WIPED\"} 1"), "{text}");
+        assert!(
+            text.contains("# TYPE kv_log_written_bytes_total counter\nkv_log_written_bytes_total 9000\n"),
+            "{text}"
+        );
+        #[cfg(target_os = "linux")]
+        for total in ["process_cpu_seconds_total", "process_voluntary_context_switches_total"] {
+            assert!(text.contains(&format!("# TYPE {total} counter\n{total} ")), "{text}");
+        }
+        assert!(cpu_seconds(2_000_034).contains("process_cpu_seconds_total 2.000034\n"));
         assert!(!other.render(&Report::default()).contains("kv_turns_total 1"));
     }
 }
