@@ -46,7 +46,8 @@ impl Replica {
             }
             Operation::Get { .. } | Operation::WaitDurable { .. } => {
                 // One that is being proven will soon answer; these may not for long.
-                let waits_in_vain = matches!(self.phase, Phase::Quarantined(_) | Phase::Stateless) || self.is_disputed();
+                let waits_in_vain =
+                    matches!(self.phase, Phase::Quarantined(_) | Phase::Stateless) || self.is_disputed();
                 waits_in_vain.then(|| self.not_serving())
             }
             Operation::Write { write, durability } => {
@@ -247,7 +248,7 @@ impl Replica {
 
     /// Why the replica does not serve although it stands here.
     pub(super) fn not_serving(&self) -> Error {
-let (kind, message) = match &self.phase {
+        let (kind, message) = match &self.phase {
             _ if self.is_disputed() => (
                 ErrorKind::Corrupt,
                 Cow::Borrowed(
