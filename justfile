@@ -27,9 +27,9 @@ sim seed="1" runs="100":
 networks:
     cargo run --release -p kv-tests --bin sim -- --networks --brief
 
-# Fourteen simulated days on two cores, added up in tests/simulated.txt.
+# Fourteen simulated days on two cores, added up in tests/simulated.txt. Every point of the core that runs come to must be reached.
 sim-long:
-    cargo run --profile dist -p kv-tests --bin sim -- --campaign tests/simulated.txt --days 14 --jobs 2 --brief
+    cargo run --profile dist -p kv-tests --bin sim -- --campaign tests/simulated.txt --days 14 --jobs 2 --brief --points --points-required runs
 
 # A century on two cores. Stop it when you like: what was simulated is in tests/simulated.txt, and the next start goes on.
 sim-century:

@@ -133,12 +133,14 @@ impl<E> Inbox<E> {
             let first = self.requests.pop_front().expect("there is a front");
             self.bytes -= first.bytes;
             self.request_bytes -= first.bytes;
+            point!(RequestWaitedTooLong);
             late.push(first.event);
         }
         if self.len() <= turn_inputs_max && self.bytes <= turn_bytes_max {
             self.take_all(into);
             return true;
         }
+        point!(TurnCut);
         let mut room = Room { inputs: turn_inputs_max, bytes: turn_bytes_max };
         let own = room.fill(&mut self.own, into, 0);
         let peers = room.fill(&mut self.peers, into, 4);

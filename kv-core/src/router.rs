@@ -166,7 +166,9 @@ impl Router {
 
     /// Whether what is about to be sent to a node is held back, since it refuses too much.
     fn holds_back(&mut self, node: NodeId, now: Time, random: u64) -> bool {
-        self.throttles.get_mut(&node).is_some_and(|throttle| throttle.holds_back(now, random))
+        let holds_back = self.throttles.get_mut(&node).is_some_and(|throttle| throttle.holds_back(now, random));
+        point!(OperationHeldBack if holds_back);
+        holds_back
     }
 
     fn row(&self, destination: Destination) -> Option<&ShardRow> {
@@ -223,6 +225,7 @@ impl Router {
     /// A node that failed and is due again is tried by one operation; the others wait for what comes of it.
     fn begin_trial(&mut self, node: NodeId, now: Time) {
         if let Some(health) = self.health.get_mut(&node).filter(|health| health.failures > 0) {
+            point!(NodeTriedAgain);
             health.paused_until = now.plus_micros(NODE_PAUSE_MICROS_MIN);
         }
     }

@@ -8,7 +8,7 @@ use std::{
 use kv_core::points::{self, Point};
 use kv_tests::{
     script,
-    sim::reach::{ELSEWHERE, RARE},
+    sim::reach::{ELSEWHERE, Elsewhere, RARE},
 };
 
 /// All sources under a directory, as one text.
@@ -47,12 +47,23 @@ fn a_point_is_excused_once_and_for_a_reason() {
 }
 
 #[test]
-fn what_no_run_comes_to_is_reached_by_its_script() {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts");
-    for (point, name) in ELSEWHERE {
-        let text = fs::read_to_string(directory.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
-        let _before = points::take();
-        script::run(&text).unwrap();
-        assert!(points::take().of(*point) > 0, "{name} does not come to {point:?}: {}", point.sentence());
+fn what_no_run_comes_to_is_reached_by_its_script_or_test() {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for (point, elsewhere) in ELSEWHERE {
+        let path = match elsewhere {
+            Elsewhere::Script(name) => here.join("scripts").join(name),
+            Elsewhere::Test(path) => here.join("..").join(path),
+        };
+        let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{elsewhere}: {error}"));
+        let comes_to_it = match elsewhere {
+            Elsewhere::Script(_) => {
+                let _before = points::take();
+                script::run(&text).unwrap();
+                points::take().of(*point) > 0
+            }
+            // It must say so itself.
+            Elsewhere::Test(_) => text.contains(&format!("points::take().of(Point::{})", point.name())),
+        };
+        assert!(comes_to_it, "{elsewhere} does not come to {point:?}: {}", point.sentence());
     }
 }

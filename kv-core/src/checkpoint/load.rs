@@ -208,6 +208,7 @@ impl LoadTask {
         let is_replaced = install.is_some();
         // The log has all since the initial state: whatever became of the files, nothing is lost.
         if let Some(initial) = self.wanted.initial.take_if(|initial| initial.index >= at_least && !is_replaced) {
+            point!(BeganFromTheLogAlone if !self.reasons.is_empty());
             let digest = RecordSum::default().digest(&initial);
             self.chain = Chain { files: Vec::new(), footer: Footer { header: initial, digest } };
             self.phase = Phase::Rebuild(None);
@@ -253,6 +254,7 @@ impl LoadTask {
             return Ok(());
         };
         if reader.is_none() {
+            point!(TreeWasBehind);
             let directory = set_directory(replica, self.set);
             *reader = Some(Box::new(FileReader::open(&mut cx.files, &directory, &file.description.name)?));
         }
@@ -311,6 +313,7 @@ impl LoadTask {
     }
 
     fn tree_is_bad(&mut self, error: StoreError) -> Result<(), Failure> {
+        point!(TreeFailed);
         if self.rebuilds >= REBUILDS_MAX {
             return Err(error.into());
         }

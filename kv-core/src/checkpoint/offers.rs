@@ -123,6 +123,7 @@ impl Offers {
     ) -> Result<(), DiskError> {
         for path in paths {
             if self.offers.values().any(|offer| offer.paths.contains(&path)) {
+                point!(FileKeptForAnOffer);
                 self.doomed.insert(path);
             } else {
                 files.remove(&path)?;

@@ -64,6 +64,7 @@ pub(super) fn write_piece<F: FileDisk, S>(
     let staging = cx.stagings.get_mut(&(replica, id)).filter(|staging| !staging.is_verified).ok_or_else(unknown)?;
     let description = staging.manifest.files.get(file as usize).ok_or_else(unknown)?;
     let received = staging.received.get_mut(file as usize).ok_or_else(unknown)?;
+    point!(PieceElsewhere if offset != *received);
     if offset == *received {
         let end = offset + bytes.len() as u64;
         if end > description.bytes {
@@ -167,9 +168,11 @@ impl StageTask {
         copy.offset += bytes.len() as u64;
         step.bytes += bytes.len();
         let is_whole = copy.offset == file.bytes && copy.hasher.digest128() == file.hash;
+        point!(FileWasHere if is_whole);
         if is_whole {
             self.received[self.next] = file.bytes;
         } else if bytes.is_empty() || copy.offset >= file.bytes {
+            point!(FileHereWasRotten);
             cx.files.remove(&copy.to)?;
         } else {
             return Ok(());

@@ -36,6 +36,8 @@ pub struct Worker<F, S> {
     staging: Option<StagingTask>,
     state_jobs: VecDeque<CheckpointJob>,
     state: Option<StateTask>,
+    /// Checkpoints in a row that went before a load that came first.
+    overtaken: u32,
     merges: VecDeque<(ShardId, ReplicaId)>,
     merge: Option<(ShardId, BaseTask)>,
     /// The lane that has the next turn.
@@ -55,6 +57,9 @@ enum StateTask {
 }
 
 const LANES: usize = 4;
+/// Most checkpoints in a row that go before a load that came first. Shards that are written to always have the next one ready,
+/// and what is never loaded neither serves nor lets go of its log.
+const OVERTAKES_MAX: u32 = 8;
 
 impl<F: FileDisk, S: StateStore> Worker<F, S> {
     /// A worker that knows nothing of any replica yet: each is to be loaded before anything else.
@@ -67,6 +72,7 @@ impl<F: FileDisk, S: StateStore> Worker<F, S> {
             staging: None,
             state_jobs: VecDeque::new(),
             state: None,
+            overtaken: 0,
             merges: VecDeque::new(),
             merge: None,
             turn: 0,
@@ -159,6 +165,7 @@ impl<F: FileDisk, S: StateStore> Worker<F, S> {
                 if let Some(Rotten { shard, replica, reason }) = rotten
                     && let Some(known) = cx.replicas.get_mut(&replica).filter(|known| known.is_loaded)
                 {
+                    point!(OfferedFileRotten);
                     known.is_loaded = false;
                     step.events.push(CheckpointEvent::TreeFailed { shard, replica, reason });
                 }
@@ -246,6 +253,7 @@ impl<F: FileDisk, S: StateStore> Worker<F, S> {
                     if let Some(known) = self.cx.replicas.get_mut(&task.replica()) {
                         known.is_loaded = false;
                     }
+                    point!(CheckpointFailed);
                     step.events.push(task.failed(reason));
                 }
             },
@@ -264,6 +272,8 @@ impl<F: FileDisk, S: StateStore> Worker<F, S> {
             }
         }
         let Some(job) = self.state_jobs.remove(next) else { return Ok(false) };
+        point!(LoadHadItsTurn if self.overtaken == OVERTAKES_MAX);
+        self.overtaken = if next > 0 { self.overtaken + 1 } else { 0 };
         self.state = Some(match job {
             CheckpointJob::Forget { replica } => {
                 self.abandon_merge(replica)?;
@@ -284,7 +294,7 @@ impl<F: FileDisk, S: StateStore> Worker<F, S> {
     }
 
     /// A checkpoint of one replica does not wait for the loading of others: at a start that can take long, and meanwhile
-    /// tables and log would fill up. Jobs of one replica keep their order.
+    /// tables and log would fill up. But no load waits for ever. Jobs of one replica keep their order.
     fn next_state_job(&self) -> usize {
         let replica = |job: &CheckpointJob| match job {
             CheckpointJob::Load { replica, .. }
@@ -297,7 +307,9 @@ impl<F: FileDisk, S: StateStore> Worker<F, S> {
             self.state_jobs.iter().take(at).all(|earlier| replica(earlier) != of)
         };
         let write = |job: &CheckpointJob| matches!(job, CheckpointJob::Write { .. });
-        (0..self.state_jobs.len()).find(|at| write(&self.state_jobs[*at]) && is_first(*at)).unwrap_or(0)
+        let may_overtake = self.overtaken < OVERTAKES_MAX;
+        let first_write = (0..self.state_jobs.len()).find(|at| write(&self.state_jobs[*at]) && is_first(*at));
+        first_write.filter(|_| may_overtake).unwrap_or(0)
     }
 
     fn merges(&mut self, step: &mut Step) -> Result<bool, DiskError> {
@@ -312,13 +324,17 @@ impl<F: FileDisk, S: StateStore> Worker<F, S> {
             Ok(Progress::More) => return Ok(true),
             Ok(Progress::Done) => {}
             // Without room the deltas stay as they are; the next checkpoint tries again.
-            Err(Failure::Disk(error)) if error.kind == DiskErrorKind::Full => task.abandon(&mut self.cx.files)?,
+            Err(Failure::Disk(error)) if error.kind == DiskErrorKind::Full => {
+                point!(MergeHadNoRoom);
+                task.abandon(&mut self.cx.files)?;
+            }
             Err(failure) => {
                 let reason = reason(failure)?;
                 task.abandon(&mut self.cx.files)?;
                 if let Some(known) = self.cx.replicas.get_mut(&replica) {
                     known.is_loaded = false;
                 }
+                point!(MergeFoundDamage);
                 step.events.push(CheckpointEvent::TreeFailed { shard, replica, reason });
             }
         }
@@ -366,6 +382,7 @@ impl<F: FileDisk, S: StateStore> Worker<F, S> {
     fn abandon_merge(&mut self, replica: ReplicaId) -> Result<(), DiskError> {
         self.merges.retain(|(_, queued)| *queued != replica);
         if let Some((_, task)) = self.merge.take_if(|(_, task)| task.replica() == replica) {
+            point!(MergeAbandoned);
             task.abandon(&mut self.cx.files)?;
         }
         Ok(())

@@ -237,6 +237,7 @@ impl Founder {
             let wanted = Some(other.incarnation);
             if other.bind && self.file.lowest != wanted {
                 // Bound to another incarnation before, this node must not answer to the name that it used then.
+                point!(BoundAnew if self.file.lowest.is_some());
                 let incarnation =
                     if self.file.lowest.is_some() { self.draw_incarnation() } else { self.file.incarnation };
                 self.persist(IdentityFile { incarnation, lowest: wanted, ..self.file.clone() }, outputs);
@@ -250,6 +251,7 @@ impl Founder {
     /// Of two that differ the higher id gives way, so that of all members the one that founds stays.
     fn heard_otherwise(&mut self, from: NodeId, outputs: &mut Vec<FounderOutput>) {
         if from < self.start.node {
+            point!(FoundedOtherwise);
             let sentence = format!(
                 "node {} was started with another configuration than node {from}: member ids, number of shards, \
                  replication, durability and ring version must be the same; start both alike",
@@ -272,6 +274,8 @@ impl Founder {
         let same_settings = record.configuration_digest() == self.start.settings.digest();
         if (names_me && from_whom_i_am_bound_to || crate::mutant!("B34")) && same_settings {
             self.persist(IdentityFile { record: Some(record), ..self.file.clone() }, outputs);
+        } else {
+            point!(RecordNotAdopted);
         }
     }
 
@@ -282,6 +286,7 @@ impl Founder {
         let reason = match record.member(from) {
             None => FoundingRefusal::NotNamed { cluster },
             Some(known) if known.incarnation != other.incarnation && !crate::mutant!("B34") => {
+                point!(WipedMemberRefused);
                 FoundingRefusal::Wiped { known: known.incarnation }
             }
             Some(_) if other.digest != record.configuration_digest() => FoundingRefusal::OtherConfiguration { cluster },

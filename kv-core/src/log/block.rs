@@ -227,6 +227,12 @@ pub(crate) fn restamp(block: &mut [u8], stamp: Stamp) {
     }
 }
 
+/// Whether every sector of a block has its stamp.
+pub(crate) fn is_stamped(block: &[u8], stamp: Stamp) -> bool {
+    let stamp = stamp.encode();
+    block.chunks_exact(SECTOR_BYTES).all(|sector| sector.starts_with(&stamp))
+}
+
 /// All stamps found in the whole sectors of these bytes.
 pub(crate) fn stamps(bytes: &[u8]) -> impl Iterator<Item = (usize, Stamp)> {
     let sectors = bytes.chunks_exact(SECTOR_BYTES).enumerate();

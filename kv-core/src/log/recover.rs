@@ -166,6 +166,7 @@ impl Recovery {
             match read {
                 BlockRead::Good { header, bytes } => {
                     let block = &segment[self.offset..self.offset + bytes];
+                    point!(RottenStampStands if !block::is_stamped(block, stamp));
                     let closed = self.read_good_block(block, &header)?;
                     if closed {
                         self.keep_last_block(self.offset, block, stamp);

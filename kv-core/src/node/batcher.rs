@@ -41,6 +41,7 @@ impl Batcher {
         for record in records {
             let bytes = record.bytes_about();
             if self.last_bytes + bytes > self.block_bytes_max && self.last_bytes > 0 {
+                point!(RecordsCut);
                 self.open_block();
             }
             self.last_bytes += bytes;

@@ -62,6 +62,7 @@ impl<S: StateStore> Node<S> {
     fn tick_full_log(&mut self) {
         self.log_full_ticks += u64::from(self.log_full);
         if self.log_full_ticks >= LOG_FULL_TICKS && self.batcher.is_idle() {
+            point!(LogWrittenToShrink);
             self.log_full_ticks = 0;
             self.batcher.push(Vec::new());
         }

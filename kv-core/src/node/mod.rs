@@ -199,6 +199,7 @@ impl<S: StateStore> Node<S> {
             && total > self.settings.kept_node_bytes_max
         {
             self.with_replica(shard, now, outputs, |replica, cx| replica.relieve(cx));
+            point!(NodeHeldTooMuchLog);
             total -= bytes - self.replicas.get(&shard).map_or(0, Replica::log_bytes).min(bytes);
         }
         // What is left waits for marks to be confirmed.

@@ -77,10 +77,14 @@ impl<S: StateStore> Node<S> {
                 self.open_stream(shard, from, Purpose::State { at_least, at_most }, outputs);
             }
             // The asker's log goes on from where this one's checkpoint does not reach yet.
-            index if index.is_none_or(|index| index < at_least) => replica.want_checkpoint(),
+            index if index.is_none_or(|index| index < at_least) => {
+                point!(StateTooOldToGive);
+                replica.want_checkpoint();
+            }
             // Nor does the asker's log reach this checkpoint. The leader gives up its log up to there, so that raft has no
             // choice but a snapshot.
             Some(_) if serves && replica.leads() => {
+                point!(StateTooNewToGive);
                 self.with_replica(shard, now, outputs, |replica, cx| replica.unpin(cx));
             }
             _ => {}
@@ -90,6 +94,7 @@ impl<S: StateStore> Node<S> {
     fn open_stream(&mut self, shard: ShardId, to: NodeId, purpose: Purpose, outputs: &mut Vec<Output>) -> bool {
         let outgoing = &self.streams.outgoing;
         if outgoing.len() >= STREAMS_MAX || outgoing.values().any(|other| other.shard == shard) {
+            point!(StreamRefused);
             return false;
         }
         let Some(replica) = self.replicas.get(&shard).map(|replica| replica.id()) else { return false };
@@ -149,6 +154,7 @@ impl<S: StateStore> Node<S> {
     ) {
         if let Some(outgoing) = self.streams.outgoing.get_mut(&stream).filter(|outgoing| outgoing.to == from) {
             outgoing.quiet_ticks = 0;
+            point!(PieceAskedTwice if outgoing.reading && file != KEEP_STREAM);
             if file != KEEP_STREAM && !outgoing.reading {
                 outgoing.reading = true;
                 outputs.push(Output::Checkpoint(CheckpointJob::ReadPiece { stream, file, offset }));
@@ -202,6 +208,7 @@ impl<S: StateStore> Node<S> {
         self.streams.outgoing.retain(|stream, outgoing| {
             let is_old = outgoing.shard == shard && outgoing.to == to;
             if is_old {
+                point!(StreamForgotten);
                 outputs.push(Output::Checkpoint(CheckpointJob::Release { stream: *stream }));
             }
             !is_old
@@ -217,6 +224,8 @@ impl<S: StateStore> Node<S> {
             outgoing.quiet_ticks += 1;
             let deposed = matches!(outgoing.purpose, Purpose::Snapshot { .. })
                 && !self.replicas.get(&outgoing.shard).is_some_and(|replica| replica.leads());
+            point!(StreamOfTheDeposed if deposed);
+            point!(StreamUnasked if outgoing.quiet_ticks > QUIET_TICKS_MAX);
             if outgoing.quiet_ticks > QUIET_TICKS_MAX || outgoing.ticks > ticks_max || deposed {
                 over.push(*stream);
             }

@@ -24,7 +24,9 @@ use crate::{
     },
 };
 
+mod cut;
 mod hand_over;
+mod lost_hard_state;
 mod offers;
 
 type Trees = BTreeMap<ReplicaId, BTreeMap<Bytes, Bytes>>;

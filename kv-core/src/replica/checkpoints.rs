@@ -125,6 +125,7 @@ impl Replica {
         if self.is_quarantined() {
             return;
         }
+        point!(StateDistrusted);
         cx.notice(Notice::StateLost { shard: self.shard, reason });
         self.lose_state();
         // An install's files are switched only after its block is synced: that is when the state is loaded.
@@ -279,6 +280,7 @@ impl Replica {
             self.tick_marks(cx);
             self.floors.retain(|_, floor| {
                 floor.ticks_left = floor.ticks_left.saturating_sub(1);
+                point!(LogKeptLongEnough if floor.ticks_left == 0);
                 floor.ticks_left > 0
             });
         }

@@ -31,10 +31,12 @@ impl Replica {
     pub(crate) fn request<S: StateStore>(&mut self, request: Request, default: Durability, cx: &mut Context<'_, S>) {
         let waiting = self.proposals.len() + self.reads.len() + self.durable_waits.len();
         if waiting >= cx.settings.waiting_requests_max && !crate::mutant!("B41") {
+            point!(TooManyWaited);
             let error = Error::overloaded("too many requests wait for this shard", 50);
             return cx.reply(request.id, Err(error));
         }
         if request.deadline <= cx.now {
+            point!(CameTooLate);
             let error = Error::not_applied(ErrorKind::Timeout, "the deadline passed before the request was looked at");
             return cx.reply(request.id, Err(error));
         }
@@ -148,18 +150,20 @@ impl Replica {
 
     fn check_room<S: StateStore>(&self, cx: &Context<'_, S>) -> Result<(), Error> {
         if cx.disk_full {
+            point!(RefusedForDisk);
             return Err(Error::not_applied(
                 ErrorKind::DiskFull,
                 "the node's disk is nearly full: it takes no writes until space is freed",
             )
             .with(|detail| detail.retry_after_ms = Some(1_000)));
         }
-        if cx.tables_bytes >= cx.settings.tables_bytes_max
-            || cx.log_full
-            || self.log_is_full(cx)
-            || cx.kept_full
-            || self.checkpointing.is_unconfirmed_full
-        {
+        let (tables_full, log_full) = (cx.tables_bytes >= cx.settings.tables_bytes_max, self.log_is_full(cx));
+        let unconfirmed_full = cx.kept_full || self.checkpointing.is_unconfirmed_full;
+        if tables_full || cx.log_full || log_full || unconfirmed_full {
+            point!(RefusedForTables if tables_full);
+            point!(RefusedForLogFiles if cx.log_full);
+            point!(RefusedForLog if log_full);
+            point!(RefusedUnconfirmed if unconfirmed_full);
             return Err(Error::overloaded("the node waits for checkpoints to free its tables and its log", 100));
         }
         if !self.proposals.has_room() {
@@ -169,6 +173,7 @@ impl Replica {
             ));
         }
         if cx.leaving {
+            point!(RefusedForLeaving);
             return Err(Error::not_applied(ErrorKind::NoQuorum, "the node is handing its leaderships over")
                 .with(|detail| detail.retry_after_ms = Some(NO_LEADER_RETRY_MS)));
         }
@@ -176,6 +181,8 @@ impl Replica {
     }
 
     fn check_leading<S: StateStore>(&self, cx: &Context<'_, S>) -> Result<(), Error> {
+        point!(RefusedUnproven if self.leads() && self.state().is_none());
+        point!(RefusedInDispute if self.leads() && self.state().is_some() && self.is_disputed());
         if self.is_quarantined() || (self.leads() && (self.state().is_none() || self.is_disputed())) {
             return Err(self.not_serving());
         }
@@ -192,6 +199,7 @@ impl Replica {
     ) -> Result<(), Error> {
         let (row, leader) = self.hint(cx);
         if epoch.is_some_and(|epoch| epoch != state.epoch()) {
+            point!(RefusedForEpoch);
             return Err(Error::not_applied(
                 ErrorKind::StaleEpoch,
                 "the shard's row has changed since the map was made",
@@ -199,6 +207,7 @@ impl Replica {
             .with(|detail| (detail.row, detail.leader) = (row, leader)));
         }
         if !state.owns(key) {
+            point!(RefusedForArc);
             return Err(Error::not_applied(ErrorKind::NotOwner, "the key is not in this shard's arc")
                 .with(|detail| (detail.row, detail.leader) = (row, leader)));
         }

@@ -112,6 +112,7 @@ impl Replica {
         if let Some(old) = &mut self.incoming {
             // Whoever offers one thing after another must not fill the checkpoint thread's queue: it is behind with the last.
             if old.staging != staging && matches!(old.step, Step::Staging) {
+                point!(OfferWhileStaging);
                 return self.end_stream(from, stream, false, cx);
             }
             if old.staging == staging {
@@ -196,6 +197,7 @@ impl Replica {
             return;
         }
         if bytes.is_empty() {
+            point!(PieceUnreadable);
             return self.drop_incoming(false, cx);
         }
         *writing = true;
@@ -329,6 +331,7 @@ impl Replica {
     /// Staging can't be made or is not what it should be.
     pub(crate) fn stage_failed<S: StateStore>(&mut self, staging: StagingId, cx: &mut Context<'_, S>) {
         if self.incoming_at(staging).is_some() && !self.is_installing() {
+            point!(StagingFailed);
             self.drop_incoming(false, cx);
         }
     }

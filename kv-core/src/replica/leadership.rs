@@ -50,6 +50,7 @@ impl Replica {
         if *eager > 0 {
             *eager = if self.raft.raft.leader_id == 0 { *eager - 1 } else { 0 };
             if *eager % 2 == 1 {
+                point!(FirstCampaignRepeated);
                 let _ = self.raft.campaign();
             }
         }
@@ -64,6 +65,7 @@ impl Replica {
         let timeout = self.election.timeout(role, term, self.eagerness());
         self.raft.raft.set_randomized_election_timeout(timeout);
         self.tick_followers();
+        point!(TimeoutWhileInstalling if self.is_installing() && self.raft.raft.election_elapsed as u64 >= 2 * cx.settings.election_ticks);
         self.raft.tick();
         if !self.leads() && self.raft.raft.election_elapsed == 0 {
             self.election.redraw();
@@ -131,6 +133,7 @@ impl Replica {
                 self.give_up_proposals(cx);
             }
         }
+        point!(LeaderUnproven if now.0 && self.state().is_none());
         if now.0 {
             // It has nobody to ask any more: it proves itself.
             let waiting = std::mem::take(&mut self.reads.follower.waiting);
@@ -215,6 +218,7 @@ impl Replica {
             // raft forgets once an election timeout who answered, until the next heartbeat is answered.
             self.leadership.owner_unfit_ticks += 1;
             if self.leadership.owner_unfit_ticks > 2 * cx.settings.heartbeat_ticks {
+                point!(OwnerUnfitAgain if self.leadership.owner_fit_ticks > 0);
                 self.leadership.owner_fit_ticks = 0;
             }
             return;

@@ -205,6 +205,7 @@ impl Replica {
         self.marks.outstanding_ticks = None;
         self.marks.since_mark_ticks = 0;
         if self.is_busy() {
+            point!(MarkSkipped);
             self.marks.skipped = index;
             cx.notice(Notice::MarkSkipped { shard: self.shard, index });
             self.tell_all(false, cx);
@@ -316,6 +317,7 @@ impl Replica {
                     break;
                 }
                 Verdict::Against(majority) if !mutant!("M3") => {
+                    point!(StateAgainstTheMajority);
                     let (shard, index, own) = (self.shard, own.place.index, own.digest);
                     let held_by = self.holders(index).into_iter().filter(|(_, digest)| *digest == majority);
                     let held_by = held_by.map(|(node, _)| node).collect();
@@ -339,10 +341,14 @@ impl Replica {
         let shard = self.shard;
         match (self.marks.disputed, disputed) {
             (None, Some(index)) => {
+                point!(StatesDisputed);
                 self.marks.dispute_marks = 0;
                 cx.notice(Notice::Disputed { shard, index, held: self.holders(index) });
             }
-            (Some(_), None) => cx.notice(Notice::Settled { shard }),
+            (Some(_), None) => {
+                point!(DisputeSettled);
+                cx.notice(Notice::Settled { shard });
+            }
             _ => {}
         }
         self.marks.disputed = disputed;
@@ -454,6 +460,7 @@ impl Replica {
     /// Whether the replica was at its bounds for so long that it does not wait for a mark any more.
     pub(super) fn is_mark_overdue(&mut self, is_full: bool, tick: bool) -> bool {
         self.marks.full_ticks = if is_full { self.marks.full_ticks + u64::from(tick) } else { 0 };
+        point!(MarkOverdue if tick && self.marks.full_ticks == OVERDUE_TICKS);
         self.marks.full_ticks >= OVERDUE_TICKS
     }
 

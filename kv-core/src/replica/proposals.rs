@@ -247,7 +247,9 @@ impl Proposals {
         let (open, floor) = unapplied.map_or((0, Sequence(0)), |(open, floor)| (open.len(), *floor));
         let twice = unapplied.is_some_and(|(open, _)| open.contains_key(&stamp.sequence));
         point!(AsyncWaitedForTwo if twice || stamp.sequence < floor);
-        !twice && stamp.sequence >= floor && session.open() + open < sessions::SESSION_OPEN_MAX
+        let is_full = session.open() + open >= sessions::SESSION_OPEN_MAX;
+        point!(AsyncWaitedForAFullSession if is_full);
+        !twice && stamp.sequence >= floor && !is_full
     }
 }
 
@@ -280,6 +282,7 @@ impl Replica {
             bytes += more;
             groups.last_mut().expect("a group is open").push(one);
         }
+        point!(CommandsCut if groups.len() > 1);
         for group in groups {
             self.propose_group(group, cx);
         }
@@ -296,6 +299,7 @@ impl Replica {
         message.set_entries(vec![entry].into());
         let index = self.last_index().next();
         if self.raft.step(message).is_err() {
+            point!(ProposedTooMuch);
             for request in waiting.iter().filter_map(|(waiting, _)| waiting.unanswered()) {
                 let error = Error::overloaded("the shard has too much that is proposed but not yet committed", 20);
                 cx.reply(request, Err(error));
@@ -366,9 +370,9 @@ impl Replica {
         let bytes = state.sessions_bytes() + books.session_bytes + sessions::session_bytes_added_max(command);
         let sessions = state.sessions_count() + books.sessions;
         let bounds = state.session_bounds();
-        bytes <= bounds.bytes_max
-            && sessions <= bounds.sessions_max
-            && (books.stamp_is_certain(state, stamp) || crate::mutant!("A5"))
+        let is_kept = bytes <= bounds.bytes_max && sessions <= bounds.sessions_max;
+        point!(AsyncWaitedForEviction if !is_kept);
+        is_kept && (books.stamp_is_certain(state, stamp) || crate::mutant!("A5"))
     }
 
     /// The state that was loaded stands at an index that this replica has not applied: what became of the commands up to there

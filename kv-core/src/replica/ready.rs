@@ -84,6 +84,7 @@ impl Replica {
             self.send_raft(message, cx, pumped);
         }
         let batch = if records.is_empty() { None } else { Some(cx.batcher.push(records)) };
+        point!(ReadyWaitedForEarlier if batch.is_none() && !self.flights.is_empty());
         self.flights.push_back(Flight { ready: ready.number(), batch, messages: late, snapshot });
         self.raft.advance_append_async(ready);
         // Not while a snapshot is on its way to the disk: raft may hear of it only once it is there.

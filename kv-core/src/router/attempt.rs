@@ -215,6 +215,7 @@ impl Attempt {
             Remedy::NewSession
                 if self.kind == OperationKind::SessionWrite && (!self.unknown || crate::mutant!("A4")) =>
             {
+                point!(SessionRenewed);
                 Step::Renew
             }
             Remedy::NewSession | Remedy::Nothing => Step::GiveUp(self.with_operations_outcome(error.clone())),
@@ -239,7 +240,9 @@ impl Attempt {
         }
         self.unanswered = self.unanswered.saturating_add(u32::from(silent));
         self.pass_over(router, sent);
+        point!(UncertainWriteSentAgain if self.unknown && self.may_send_again());
         if !self.may_send_again() {
+            point!(UncertainWriteGivenUp);
             return Step::GiveUp(self.with_operations_outcome(problem));
         }
         self.problem = Some(problem);

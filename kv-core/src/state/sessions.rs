@@ -176,6 +176,7 @@ impl Session {
 
     fn remember(&mut self, sequence: Sequence, mut outcome: Remembered) {
         if outcome.bytes() > OUTCOME_BYTES_MAX {
+            point!(OutcomeCut);
             outcome.drop_entry();
         }
         self.bytes += outcome.bytes();
@@ -305,6 +306,7 @@ impl Sessions {
             point!(SessionFinished);
             Some(CommandOutcome::Finished)
         } else if session.open() >= SESSION_OPEN_MAX {
+            point!(SessionFull);
             Some(CommandOutcome::SessionFull)
         } else {
             None
@@ -344,6 +346,7 @@ impl Sessions {
             };
             let id = *id;
             let mut session = self.take_out(id).expect("the orders name only sessions that are known");
+            point!(SessionShrunk);
             session.drop_entries();
             self.put_in(id, session);
             self.changed.insert(id);
@@ -351,6 +354,7 @@ impl Sessions {
     }
 
     fn evict(&mut self) {
+        point!(SessionEvicted);
         let (_, id) = self.by_use.first_key_value().expect("what is over its bound is not empty");
         let id = *id;
         self.take_out(id);

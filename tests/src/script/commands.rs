@@ -12,7 +12,7 @@
 //! | `open 1` | opens a session |
 //! | `wait 1 4@2` | asks whether what was accepted at 4@2 is durable |
 //! | `transfer 1 2` | asks node 1 to hand the leadership to node 2 |
-//! | `fill 1 20 900` | 20 writes of 900 bytes, one after the other, of which nothing is told |
+//! | `fill 1 20 900 [session=1]` | 20 writes of 900 bytes, one after the other, of which nothing is told |
 //! | `crowd 1 65536` | opens so many sessions, of which nothing is told |
 //! | `urge 1 3` | node 1 tells node 3 to campaign at once, as a leader that hands over does |
 //! | `tick 20 [1,2]` | that many ticks of all nodes, or of these |
@@ -232,7 +232,9 @@ fn fill(cluster: &mut Cluster, words: &[&str]) -> Result<(), String> {
     let told = cluster.trace.len();
     cluster.number_from(Some(UNNUMBERED));
     for round in 0..count {
-        let write = write("put", &format!("f{}=x*{bytes}", round % 5), &[])?;
+        let stamp = words.get(4).map(|session| format!("{session}/{}/1", round + 1));
+        let options: Vec<&str> = stamp.iter().map(String::as_str).collect();
+        let write = write("put", &format!("f{}=x*{bytes}", round % 5), &options)?;
         let id = cluster.ask(at, SHARD, None, DEADLINE_MILLIS, write);
         cluster.settle();
         match cluster.answers.remove(&id).flatten() {

@@ -22,6 +22,7 @@ mod draw;
 mod fields;
 mod founding;
 mod show;
+mod tight;
 
 pub use clients::Clients;
 pub use divergences::Divergences;

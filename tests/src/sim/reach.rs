@@ -5,8 +5,8 @@
 //!
 //! - what every simulated day comes to again and again: [`Required::Day`] asks for these;
 //! - what is [`RARE`]: a day may miss it, a campaign must not: [`Required::Runs`] asks for both;
-//! - what is reached [`ELSEWHERE`]: by a golden script, mostly because the bound behind it is too large for a run. A test runs
-//!   these scripts and fails if one does not come to its point.
+//! - what is reached [`ELSEWHERE`]: by a golden script, mostly because the bound behind it is too large for a run, or by another
+//!   test. A test runs these scripts and fails if one does not come to its point; other tests assert that themselves.
 
 use std::fmt;
 
@@ -15,10 +15,54 @@ use kv_core::points::{Counts, Point};
 use super::report::Report;
 
 /// What a simulated day comes to seldom or not at all, and a campaign of many days does.
-pub const RARE: &[Point] = &[];
+pub const RARE: &[Point] = &[
+    Point::AsyncWaitedForCommands,
+    Point::AsyncWaitedForTwo,
+    Point::FileHereWasRotten,
+    Point::HandOverLogFull,
+    Point::LogKeptLongEnough,
+    Point::LogWrittenToShrink,
+    Point::MergeAbandoned,
+    Point::MergeHadNoRoom,
+    Point::OfferWhileInstalling,
+    Point::PieceElsewhere,
+    Point::RecordNotAdopted,
+    Point::RefusedForLogFiles,
+    Point::SegmentHalfMade,
+    Point::SegmentOpenedAtStart,
+    Point::StreamTooLong,
+    Point::TimeoutWhileInstalling,
+];
 
-/// What no run comes to, and the script in `tests/scripts` that does.
-pub const ELSEWHERE: &[(Point, &str)] = &[];
+/// What no run comes to, and what does.
+pub const ELSEWHERE: &[(Point, Elsewhere)] = &[
+    (Point::AsyncWaitedForAFullSession, Elsewhere::Script("session_has_a_bound_of_open_writes")),
+    (Point::CommandsCut, Elsewhere::Test("kv-core/src/node/tests/cut.rs")),
+    (Point::ProposedTooMuch, Elsewhere::Script("refusal_too_much_undecided")),
+    (Point::RefusedForArc, Elsewhere::Script("refusal_stale_epoch_and_wrong_arc")),
+    (Point::RefusedForEpoch, Elsewhere::Script("refusal_stale_epoch_and_wrong_arc")),
+    (Point::SessionFull, Elsewhere::Script("session_has_a_bound_of_open_writes")),
+    (Point::TermFromEntries, Elsewhere::Test("kv-core/src/node/tests/lost_hard_state.rs")),
+    (Point::TimeoutNowWhileInstalling, Elsewhere::Script("install_it_must_not_campaign")),
+];
+
+/// What comes to a point that no run does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Elsewhere {
+    /// The script of this name in `tests/scripts`.
+    Script(&'static str),
+    /// A test in this file of the workspace.
+    Test(&'static str),
+}
+
+impl fmt::Display for Elsewhere {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Script(name) => write!(f, "script {name}"),
+            Self::Test(path) => write!(f, "test {path}"),
+        }
+    }
+}
 
 /// Which points must have been reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,10 +84,10 @@ impl Required {
     }
 }
 
-/// The script that comes to a point that no run does.
+/// What comes to a point that no run does.
 #[must_use]
-pub fn elsewhere(point: Point) -> Option<&'static str> {
-    ELSEWHERE.iter().find(|(other, _)| *other == point).map(|(_, script)| *script)
+pub fn elsewhere(point: Point) -> Option<Elsewhere> {
+    ELSEWHERE.iter().find(|(other, _)| *other == point).map(|(_, elsewhere)| *elsewhere)
 }
 
 /// What was reached in some runs.
@@ -92,8 +136,8 @@ impl fmt::Display for Reach {
             let (name, sentence, (runs, first)) = (point.name(), point.sentence(), of(point));
             match (self.times.of(point), elsewhere(point)) {
                 (0, None) => write!(f, "\n{name:<26} {:>10} {:>6} {:>9}  {sentence}", "never", "", "")?,
-                (0, Some(script)) => {
-                    write!(f, "\n{name:<26} {:>10} {:>6} {:>9}  {sentence} (script {script})", "-", "", "")?;
+                (0, Some(elsewhere)) => {
+                    write!(f, "\n{name:<26} {:>10} {:>6} {:>9}  {sentence} ({elsewhere})", "-", "", "")?;
                 }
                 (times, _) => write!(f, "\n{name:<26} {times:>10} {runs:>6} {first:>9}  {sentence}")?,
             }

@@ -1,8 +1,11 @@
 //! How much one step does, and what a disk that fails or is full comes to.
 
 use kv_core::{
-    checkpoint::{MERGE_FILES, SLICE_BYTES_MAX, SLICE_RECORDS_MAX, job::CheckpointEvent},
-    types::LogIndex,
+    checkpoint::{
+        MERGE_FILES, SLICE_BYTES_MAX, SLICE_RECORDS_MAX,
+        job::{CheckpointEvent, CheckpointJob},
+    },
+    types::{LogIndex, ReplicaId, ShardId},
 };
 
 use crate::{
@@ -117,4 +120,31 @@ fn a_disk_that_does_not_read_back_what_was_written_stops_the_worker() {
     let loaded = bench.load(history.index(1), None, None);
     assert_eq!(bench.check(&history, loaded), history.index(1));
     assert!(matches!(bench.load(LogIndex(1), None, None), Load::Loaded(..)));
+}
+
+#[test]
+fn a_load_has_its_turn_however_many_checkpoints_are_made() {
+    let history = History::new(20, 30, 4, 40);
+    let mut bench = Bench::found(&history);
+    bench.submit_write(&history, 1);
+    let (shard, replica, initial) = (ShardId(2), ReplicaId(8), Some(history.initial()));
+    bench.worker.submit(CheckpointJob::Load { shard, replica, at_least: LogIndex(1), install: None, initial });
+    let (mut submitted, mut inserted, mut inserted_before_the_load) = (1, 0, None);
+    while inserted < 30 {
+        // There always is a checkpoint that waits.
+        if submitted < 30 && submitted < inserted + 2 {
+            submitted += 1;
+            bench.submit_write(&history, submitted);
+        }
+        for event in bench.step().events {
+            match event {
+                CheckpointEvent::Inserted { .. } => inserted += 1,
+                CheckpointEvent::Loaded { shard: ShardId(2), .. } => inserted_before_the_load = Some(inserted),
+                CheckpointEvent::Durable { .. } => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    let waited = inserted_before_the_load.expect("it is loaded");
+    assert!((2..=10).contains(&waited), "{waited} checkpoints went before it");
 }

@@ -53,6 +53,7 @@ impl Plan {
         };
         let has_faults = plan.faults.kinds().iter().any(|(_, often)| *often > 0.0);
         plan.divergences = Divergences::draw(seed, replication.min(nodes), has_faults);
+        plan.tighten();
         plan
     }
 

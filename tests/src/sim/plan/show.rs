@@ -84,6 +84,21 @@ impl fmt::Display for Plan {
                 founding.otherwise
             )?;
         }
+        writeln!(
+            f,
+            "  bounds: {} B async, {} B of tables, {} B of a node's log kept, {} B a block, {} B of log files, {} ticks a stream, \
+             {} requests a shard, {} inputs or {} B a turn, {} us until one",
+            self.settings.async_bytes_max,
+            self.settings.tables_bytes_max,
+            self.settings.kept_node_bytes_max,
+            self.settings.block_bytes_max,
+            self.settings.log_bytes_max,
+            self.settings.stream_ticks_max,
+            self.settings.waiting_requests_max,
+            self.inbox.turn_inputs_max,
+            self.inbox.turn_bytes_max,
+            self.inbox.wait_micros_max
+        )?;
         write!(f, "  faults a minute:")?;
         for (name, often) in self.faults.kinds().into_iter().filter(|(_, often)| *often > 0.0) {
             write!(f, " {name} {often:.1}")?;
