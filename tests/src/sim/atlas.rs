@@ -95,6 +95,12 @@ impl Atlas {
         self.logs.contains(&node)
     }
 
+    /// Whether files of the replica may be damaged: it may then find no checkpoint of use.
+    #[must_use]
+    pub fn has_damaged_files(&self, node: usize, shard: ShardId) -> bool {
+        self.files.contains_key(&(node, shard))
+    }
+
     /// The shard of a replica.
     #[must_use]
     pub fn shard_of(&self, replica: ReplicaId) -> Option<ShardId> {
@@ -151,8 +157,10 @@ mod tests {
         let mut atlas = atlas(3, 3);
         assert!(atlas.admits_files(0, ShardId(1), 4));
         atlas.proven(0, ShardId(1), 4);
-        assert!(!atlas.admits_files(1, ShardId(1), 9));
+        assert!(atlas.has_damaged_files(0, ShardId(1)) && !atlas.has_damaged_files(0, ShardId(2)));
+        assert!(!atlas.admits_files(1, ShardId(1), 9) && !atlas.has_damaged_files(1, ShardId(1)));
         atlas.proven(0, ShardId(1), 5);
+        assert!(!atlas.has_damaged_files(0, ShardId(1)));
         assert!(atlas.admits_files(1, ShardId(1), 9));
     }
 

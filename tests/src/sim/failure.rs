@@ -50,6 +50,15 @@ const PROMISES: &[(&str, &str)] = &[
     ("no node panics", "Nothing that arrives brings a node down."),
     ("a whole log is never refused", "A node whose disk was not damaged starts."),
     (
+        "damage of a log is refused, or costs nothing",
+        "Where a log could know that its disk has damaged it, its node does not take part, instead of forgetting.",
+    ),
+    (
+        "a checkpoint that nothing damaged can be loaded",
+        "A replica whose files were not damaged finds its state at a start.",
+    ),
+    ("queues stay within their bounds", "What waits for a shard has a bound, past which a request is refused."),
+    (
         "in quiet, every shard takes writes and answers reads",
         "Once faults end, every key can be written and read again.",
     ),

@@ -260,6 +260,14 @@ impl World {
                 self.counts.loads += 1;
                 (*shard, footer)
             }
+            CheckpointEvent::LoadFailed { shard, reason, .. } => {
+                // Crashes, full disks and installs cost no replica its state: only damage does.
+                if !self.injector.atlas.has_damaged_files(node, *shard) {
+                    let what = format!("node {} finds none of shard {shard}: {reason}", node + 1);
+                    self.fail("a checkpoint that nothing damaged can be loaded", what);
+                }
+                return;
+            }
             _ => return,
         };
         self.trace.note([self.now, footer.header.index.0, footer.digest.0 as u64]);

@@ -105,6 +105,8 @@ pub struct Costs {
     pub sync_micros_min: u64,
     /// And at most, drawn evenly.
     pub sync_micros_max: u64,
+    /// What the write and sync of a block that holds an install take on top, at most, while there are faults.
+    pub install_micros_max: u64,
     /// A step of the checkpoint thread.
     pub step_micros: u64,
     /// Start of a process until it serves.

@@ -69,6 +69,7 @@ const SMALLER: &[(&str, &[u64])] = &[
     ("links.late_ppm", &[0]),
     ("links.jitter_micros", &[100]),
     ("drift_ppm_max", &[0]),
+    ("costs.install_micros_max", &[0]),
 ];
 
 struct Search<'a> {

@@ -1,6 +1,6 @@
 //! The threads beside a node's: one writes and syncs the log, one does the checkpoints, each in simulated time of its own.
 
-use kv_core::{checkpoint::job::CheckpointEvent, io::Input};
+use kv_core::{checkpoint::job::CheckpointEvent, io::Input, log::record::Record};
 
 use super::{
     crash_points::tape::Note,
@@ -12,7 +12,10 @@ impl World {
         let costs = self.plan.costs;
         let machine = &mut self.machines[node];
         let sync = machine.rng.u64(costs.sync_micros_min..=costs.sync_micros_max) * machine.slow_factor;
-        self.queue.push(self.now + sync, Event::LogWritten { node, start: machine.start });
+        let writing = machine.process.as_ref().and_then(|process| process.writing.as_ref());
+        let installs = writing.is_some_and(|batch| batch.records.iter().any(is_install));
+        let slow = if installs && !self.quiet { self.installs_rng.u64(..=costs.install_micros_max) } else { 0 };
+        self.queue.push(self.now + sync + slow, Event::LogWritten { node, start: machine.start });
     }
 
     pub(super) fn log_written(&mut self, node: usize, start: u64) {
@@ -90,4 +93,8 @@ impl World {
             tape.note(node, || Note::Begun(batch.clone()));
         }
     }
+}
+
+fn is_install(record: &Record) -> bool {
+    matches!(record, Record::Install { .. })
 }

@@ -123,6 +123,8 @@ pub struct World {
     pub(super) own_requests: u64,
     /// What a machine does to its disk, if that is recorded.
     pub(super) tape: Option<Tape>,
+    /// How slow disks are with installs.
+    pub(super) installs_rng: Rng,
     /// When each shard last acknowledged a write.
     pub(super) written_at: BTreeMap<ShardId, u64>,
     pub(super) facts: Vec<Fact>,
@@ -178,6 +180,7 @@ impl World {
             closing: false,
             own_requests: 0,
             tape: None,
+            installs_rng: plan.stream("slow installs"),
             written_at: BTreeMap::new(),
             facts: Vec::new(),
             statuses: Vec::new(),

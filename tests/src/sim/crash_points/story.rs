@@ -95,6 +95,8 @@ pub(super) fn play(plan: Plan, prepare: impl FnOnce(&mut World)) -> World {
     if let Some(tape) = &mut world.tape {
         tape.note(NODE, || Note::Damaged);
     }
+    let start = world.machines[NODE].start;
+    assert!(world.injector.atlas.admits_all_files(NODE, start), "the others are whole");
     let disk = &world.machines[NODE].disk;
     // What all of the meta shard's checkpoints stand on, so that no older one serves in place of the newest. That shard's log is
     // short: no snapshot of raft's comes first.

@@ -38,7 +38,7 @@ impl Plan {
             quiet_micros_max: 120_000_000,
             segment_bytes,
             log_bytes_max: segment_bytes * rng.u64(3..=12),
-            costs: draw_costs(&mut rng),
+            costs: Costs { install_micros_max: draw_install(seed), ..draw_costs(&mut rng) },
             links: draw_links(&mut rng, &settings),
             workload: draw_workload(&mut rng),
             faults: if nodes == 1 { draw_faults(&mut rng).for_one_node() } else { draw_faults(&mut rng) },
@@ -75,6 +75,7 @@ impl Plan {
                 input_micros: 2,
                 sync_micros_min: 500,
                 sync_micros_max: 2_000,
+                install_micros_max: 0,
                 step_micros: 200,
                 start_micros: 10_000,
             },
@@ -146,6 +147,12 @@ fn draw_waiting(seed: u64) -> usize {
     if rng.u32(..4) == 0 { rng.usize(2..=8) } else { Settings::default().waiting_requests_max }
 }
 
+/// In a third of all runs a disk is slow just when it writes an install, so that the next snapshot comes meanwhile.
+fn draw_install(seed: u64) -> u64 {
+    let mut rng = Rng::with_seed(mix(seed, "installs"));
+    [0, 0, 0, 0, 1_000_000, 8_000_000][rng.usize(..6)]
+}
+
 fn draw_costs(rng: &mut Rng) -> Costs {
     let sync_micros_min = [50, 500, 4_000][rng.usize(..3)];
     Costs {
@@ -153,6 +160,7 @@ fn draw_costs(rng: &mut Rng) -> Costs {
         input_micros: rng.u64(1..=20),
         sync_micros_min,
         sync_micros_max: sync_micros_min * rng.u64(2..=20),
+        install_micros_max: 0,
         step_micros: [50, 1_000, 20_000][rng.usize(..3)],
         start_micros: rng.u64(1_000..=200_000),
     }

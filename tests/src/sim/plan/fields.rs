@@ -70,7 +70,7 @@ impl Plan {
                 async_commands_max async_bytes_max async_micros_max waiting_requests_max block_bytes_max log_bytes_max
                 disk_reserve_bytes stream_ticks_max;
             inbox: requests_max wait_micros_max peer_bytes_max turn_inputs_max turn_bytes_max;
-            costs: turn_micros input_micros sync_micros_min sync_micros_max step_micros start_micros;
+            costs: turn_micros input_micros sync_micros_min sync_micros_max install_micros_max step_micros start_micros;
             links: delay_micros_min jitter_micros ordered drop_ppm duplicate_ppm late_ppm late_micros_max reported_percent;
             workload: clients operations_per_second open_max keys value_bytes_max deadline_micros reads_percent
                 old_reads_percent deletes_percent conditions_percent previous_percent async_percent;
