@@ -4,6 +4,8 @@ use std::process::ExitCode;
 
 use kv_tests::sim::crash_points::{Effort, run};
 
+use super::out::say;
+
 /// Whole clusters go on after one in so many states.
 const STATES_PER_CLUSTER: u64 = 20_000;
 
@@ -14,22 +16,22 @@ pub(crate) fn crash_everywhere(seed: u64, runs: u64, states: u64, keep_going: bo
         let before = super::cpu_seconds();
         let summary = run(Effort { seed, states, clusters: states.div_ceil(STATES_PER_CLUSTER) });
         let seconds = super::cpu_seconds() - before;
-        println!(
+        say(format_args!(
             "story {seed}: {summary}\n{seconds:.1} s of CPU, {:.0} states a second",
             summary.states() as f64 / seconds
-        );
+        ));
         if let Some(what) = summary.failure {
             failed = true;
-            println!("story {seed}: FAILED\n  {}", shortened(&what));
-            println!(
+            say(format_args!("story {seed}: FAILED\n  {}", shortened(&what)));
+            say(format_args!(
                 "  again: cargo run --release -p kv-tests --bin sim -- --crash-points --states {states} --seed {seed}"
-            );
+            ));
             if !keep_going {
                 break;
             }
         }
     }
-    println!("{} failed; {:.2} s of CPU", u32::from(failed), super::cpu_seconds() - began);
+    say(format_args!("{} failed; {:.2} s of CPU", u32::from(failed), super::cpu_seconds() - began));
     if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 

@@ -10,7 +10,7 @@ use kv_tests::sim::{
     networks::{bear, is_excepted},
 };
 
-use super::{Arguments, cpu_seconds, trace};
+use super::{Arguments, cpu_seconds, out::say, trace};
 
 /// Bears the networks that were asked for.
 pub(super) fn bear_all(arguments: &Arguments) -> ExitCode {
@@ -25,16 +25,16 @@ pub(super) fn bear_all(arguments: &Arguments) -> ExitCode {
         if !borne.is_live() {
             stalled += 1;
             let known = if is_excepted(number) { "known" } else { "NEW" };
-            println!("network {number} stalls shards {:?} ({known}): {network}", borne.stalled);
+            say(format_args!("network {number} stalls shards {:?} ({known}): {network}", borne.stalled));
         } else if !arguments.brief {
-            println!("network {number} holds: {network} (trace {:016x})", borne.report.trace_hash);
+            say(format_args!("network {number} holds: {network} (trace {:016x})", borne.report.trace_hash));
         }
         if let Some(what) = borne.broken() {
             broken += 1;
-            println!("network {number}: FAILED\n  {what}");
-            println!(
+            say(format_args!("network {number}: FAILED\n  {what}"));
+            say(format_args!(
                 "  again: cargo run --release -p kv-tests --bin sim -- --networks --from {number} --count 1 --trace"
-            );
+            ));
             if !arguments.keep_going {
                 break;
             }
@@ -44,11 +44,11 @@ pub(super) fn bear_all(arguments: &Arguments) -> ExitCode {
         }
     }
     let seconds = cpu_seconds() - began;
-    println!(
+    say(format_args!(
         "{broken} failed; {run} networks, {owed} owed a leader, {} of these live, {stalled} stalled; {:.0} simulated \
          seconds in {seconds:.2} s of CPU",
         owed - stalled,
         simulated_micros as f64 / 1e6
-    );
+    ));
     if broken > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }

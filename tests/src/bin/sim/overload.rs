@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use kv_tests::sim::overload::{self, Measured};
 
-use super::{Arguments, cpu_seconds};
+use super::{Arguments, cpu_seconds, out::say};
 
 /// Seconds that each load is counted for.
 const SECS: u64 = 4;
@@ -16,20 +16,23 @@ pub(super) fn overload(arguments: &Arguments) -> ExitCode {
         true => overload::measure_briefly(arguments.seed),
         false => overload::measure(arguments.seed, SECS, overload::loads()),
     };
-    println!("offered/s  goodput/s  attempts/s  elections  at the door  per shard  tables B  kept B");
+    say(format_args!("offered/s  goodput/s  attempts/s  elections  at the door  per shard  tables B  kept B"));
     figures.search.iter().for_each(line);
     line(&figures.overload);
-    println!("peak {} operations a second; at ten times the load {}", figures.peak.goodput, figures.overload.goodput);
+    say(format_args!(
+        "peak {} operations a second; at ten times the load {}",
+        figures.peak.goodput, figures.overload.goodput
+    ));
     let broken = figures.broken();
-    broken.iter().for_each(|what| println!("FAILED: {what}"));
-    println!("{} failed; {:.1} s of CPU", broken.len(), cpu_seconds() - began);
+    broken.iter().for_each(|what| say(format_args!("FAILED: {what}")));
+    say(format_args!("{} failed; {:.1} s of CPU", broken.len(), cpu_seconds() - began));
     if broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn line(measured: &Measured) {
     let Measured { offered, goodput, attempts, elections, queues, .. } = measured;
-    println!(
+    say(format_args!(
         "{offered:>9}  {goodput:>9}  {attempts:>10}  {elections:>9}  {:>11}  {:>9}  {:>8}  {:>6}",
         queues.requests, queues.waiting, queues.table_bytes, queues.kept_bytes
-    );
+    ));
 }
