@@ -50,7 +50,7 @@ crash-points states="1000000" seed="1":
 
 # Plants known bugs one by one: the simulator must find each.
 mutants:
-    cargo run --release -p kv-tests --bin sim -- --mutants
+    @cargo run --release -q -p kv-tests --bin sim -- --mutants
 
 # Fuzzing for long: so many made-up inputs for each target, some 20 minutes for 10,000,000; the three nodes take a tenth.
 fuzz runs="10000000" seed="1":

@@ -142,10 +142,12 @@ impl<E> Inbox<E> {
         }
         point!(TurnCut);
         let mut room = Room { inputs: turn_inputs_max, bytes: turn_bytes_max };
+        // A flood of requests goes first, and the rest waits for whatever room it leaves.
+        let flood = if crate::mutant!("B42") { room.fill(&mut self.requests, into, 0) } else { 0 };
         let own = room.fill(&mut self.own, into, 0);
         let peers = room.fill(&mut self.peers, into, 4);
         let requests = room.fill(&mut self.requests, into, 0);
-        self.bytes -= own + peers + requests;
+        self.bytes -= flood + own + peers + requests;
         self.peer_bytes -= peers;
         self.request_bytes -= requests;
         self.is_empty()
