@@ -29,10 +29,8 @@ pub struct Synced {
 struct Disk {
     term: Term,
     vote: Option<ReplicaId>,
-    /// The last index of its log, and the highest that it had while the newest block was written: an answer to an earlier leader
-    /// may leave together with a later leader's overwriting.
+    /// The last index of its log.
     last: LogIndex,
-    peak: LogIndex,
     /// Up to here it has a state instead of entries.
     stands: LogIndex,
 }
@@ -58,14 +56,12 @@ impl Synced {
                 let founded = || Shard { voters: *voters, committed: boundary.0, ..Shard::default() };
                 self.shards.entry(place.shard).or_insert_with(founded);
                 let last = entries.last().map_or(boundary.0, |entry| entry.index);
-                let disk = Disk { term: *term, vote: *vote, last, peak: last, stands: boundary.0 };
+                let disk = Disk { term: *term, vote: *vote, last, stands: boundary.0 };
                 self.replicas.insert(*place, disk);
                 entries.iter().for_each(|entry| self.hold(*place, entry.index, entry.term));
                 None
             }
             Fact::Synced { place, records } => {
-                let disk = self.replicas.entry(*place).or_default();
-                disk.peak = disk.last;
                 records.iter().for_each(|record| self.record(*place, record));
                 None
             }
@@ -85,13 +81,11 @@ impl Synced {
         match record {
             SyncedRecord::Entry { index, term } => {
                 disk.last = *index;
-                disk.peak = disk.peak.max(*index);
                 self.hold(place, *index, *term);
             }
             SyncedRecord::Stands { index } => {
                 disk.stands = disk.stands.max(*index);
                 disk.last = *index;
-                disk.peak = disk.peak.max(*index);
             }
             SyncedRecord::HardState { term, vote } => (disk.term, disk.vote) = (*term, *vote),
         }
@@ -115,9 +109,11 @@ impl Synced {
                 disk.term, disk.vote
             ));
         }
-        let accepted = accepted?;
-        (accepted > disk.peak.max(disk.stands))
-            .then(|| format!("{place} says to hold its log up to {accepted}, and its disk has it up to {}", disk.peak))
+        // An answer to an earlier leader may leave after a later one's overwriting, before or after its entries were written. It
+        // can't count: whoever leads later without these entries was elected by a majority that will never hold them.
+        let accepted = accepted.filter(|_| term >= disk.term)?;
+        (accepted > disk.last.max(disk.stands))
+            .then(|| format!("{place} says to hold its log up to {accepted}, and its disk has it up to {}", disk.last))
     }
 
     fn commit(&mut self, place: Place, index: LogIndex) -> Option<String> {
@@ -212,10 +208,10 @@ mod tests {
     fn an_acknowledgement_before_the_sync_is_bad() {
         assert_eq!(verdict(&all(&[vec![synced(2, &[entry(2, 2)]), accepts(2, 2, 2)]])), Ok(()));
         assert!(verdict(&all(&[vec![synced(2, &[entry(2, 2)]), accepts(2, 2, 3)]])).is_err());
-        // An answer to an earlier leader, with a later one's overwriting in the same block; a block later it is too late.
-        let overwritten = synced(2, &[entry(2, 2), entry(3, 2), entry(2, 3)]);
-        assert_eq!(verdict(&all(&[vec![overwritten.clone(), accepts(2, 2, 3)]])), Ok(()));
-        assert!(verdict(&all(&[vec![overwritten, synced(2, &[hard_state(3, 1)]), accepts(2, 2, 3)]])).is_err());
+        // An answer to an earlier leader that leaves with a later one's overwriting says nothing; to that later one it does.
+        let overwritten = synced(2, &[hard_state(3, 1), entry(2, 3)]);
+        assert_eq!(verdict(&all(&[vec![overwritten.clone(), accepts(2, 2, 5), accepts(2, 3, 2)]])), Ok(()));
+        assert!(verdict(&all(&[vec![overwritten, accepts(2, 3, 3)]])).is_err());
     }
 
     #[test]
