@@ -26,7 +26,7 @@ impl Monotonic {
     /// If something went back.
     pub fn check(&mut self, at: Moment, fact: &Fact) -> Result<(), Violation> {
         match fact {
-            Fact::Started { place, .. } | Fact::Wiped { place } => {
+            Fact::Started { place, .. } | Fact::NotFound { place } | Fact::Wiped { place } => {
                 self.last.remove(place);
                 Ok(())
             }
@@ -113,6 +113,8 @@ mod tests {
             view(3, Some(2), 5, 4),
             started(1, 3, Some(2), 4, &[]),
             view(3, Some(2), 4, 1),
+            Fact::NotFound { place: place(1) },
+            view(1, None, 1, 1),
         ];
         assert_eq!(verdict(&facts), Ok(()));
     }

@@ -167,6 +167,12 @@ pub enum Fact {
         /// How many voters its shard has.
         voters: usize,
     },
+    /// A process came up, and its disk does not have a replica that its last process had: that one began and was not synced. If
+    /// it was, it shows when the replica begins anew, which is a start as well.
+    NotFound {
+        /// Which replica.
+        place: Place,
+    },
     /// A replica's disk was lost or damaged by the simulator: what it promised is forgiven.
     Wiped {
         /// Which replica.

@@ -222,6 +222,13 @@ impl World {
     pub(super) fn judge_start(&mut self, node: usize, recovered: &Recovered) {
         let mut facts = std::mem::take(&mut self.facts);
         let start = self.machines[node].start;
+        for shard in (0..self.judge.shards as u64).map(ShardId) {
+            let place = self.judge.place(node, shard);
+            if place != Place::default() && !recovered.shards.contains_key(&shard) {
+                *self.judge.known(node, shard) = Known::default();
+                facts.push(Fact::NotFound { place });
+            }
+        }
         for (shard, found) in &recovered.shards {
             let last_index = found.entries.last().map_or(found.boundary.index, |entry| entry.index);
             let place = Place { node: NodeId(node as u64 + 1), shard: *shard, replica: found.replica };
