@@ -3,6 +3,9 @@
 //! Without it a replica that starts again would have nothing to give to one that lags, until a majority agrees anew; and the
 //! one that lags may be part of every majority there can be. The log is given up on the strength of a confirmed checkpoint
 //! only once this is durable.
+//!
+//! A note stays for as long as the checkpoint can still be loaded: the newest file may turn out damaged at the next start, and
+//! what is loaded then still has to be something that others may be given.
 
 use crate::{
     disk::{DiskError, FileDisk},
@@ -32,18 +35,19 @@ pub(super) fn read_confirmed<F: FileDisk>(
     Ok(files.list(directory)?.iter().filter_map(|name| parse(name)).collect())
 }
 
-/// Notes, durably, that a checkpoint is confirmed; earlier notes go.
+/// Notes, durably, that a checkpoint is confirmed; earlier notes go, but those of checkpoints that are still here.
 pub(super) fn note_confirmed<F: FileDisk>(
     files: &mut F,
     directory: &str,
     (index, digest): (LogIndex, Digest),
+    is_here: impl Fn((LogIndex, Digest)) -> bool,
 ) -> Result<(), DiskError> {
     let earlier = read_confirmed(files, directory)?;
     let path = format!("{directory}/{}", confirmed_name(index, digest));
     files.write(&path, 0, b"1")?;
     files.sync(&path)?;
     files.sync_directory(directory)?;
-    for (index, digest) in earlier.into_iter().filter(|note| *note != (index, digest)) {
+    for (index, digest) in earlier.into_iter().filter(|note| *note != (index, digest) && !is_here(*note)) {
         files.remove(&format!("{directory}/{}", confirmed_name(index, digest)))?;
     }
     Ok(())

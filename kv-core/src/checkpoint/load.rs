@@ -334,7 +334,7 @@ impl LoadTask {
             }
         }
         let mut keep = self.chain.names();
-        keep.extend(self.confirmed().map(|(index, digest)| confirmed_name(index, digest)));
+        keep.extend(self.confirmed().map(|(index, digest)| confirmed_name(*index, *digest)));
         for name in cx.files.list(&set_directory(replica, self.set))? {
             if !keep.contains(&name) {
                 cx.files.remove(&format!("{root}/{set}/{name}"))?;
@@ -343,15 +343,15 @@ impl LoadTask {
         Ok(())
     }
 
-    /// The newest of the checkpoints loaded that is noted as confirmed.
-    fn confirmed(&self) -> Option<(LogIndex, Digest)> {
+    /// Those of the checkpoints loaded that are noted as confirmed.
+    fn confirmed(&self) -> impl Iterator<Item = &(LogIndex, Digest)> {
         let is_here =
             |note: &&(LogIndex, Digest)| self.chain.files.iter().any(|file| (file.index, file.digest) == **note);
-        self.confirmed.iter().filter(is_here).max_by_key(|(index, _)| *index).copied()
+        self.confirmed.iter().filter(is_here)
     }
 
     fn loaded<F, S>(&mut self, cx: &mut Context<F, S>, step: &mut Step) {
-        let confirmed = self.confirmed().map(|(index, _)| index);
+        let confirmed = self.confirmed().map(|(index, _)| *index).max();
         let Phase::Clean(scan) = &mut self.phase else { return };
         let Wanted { shard, replica, .. } = self.wanted;
         let footer = self.chain.footer.clone();

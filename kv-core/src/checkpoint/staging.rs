@@ -283,7 +283,7 @@ impl VerifyTask {
         }
         let directory = staging_directory(self.replica, self.staging);
         let confirmed = (staging.manifest.index, staging.manifest.digest);
-        note_confirmed(&mut cx.files, &directory, confirmed).map_err(stage_failure)?;
+        note_confirmed(&mut cx.files, &directory, confirmed, |_| false).map_err(stage_failure)?;
         staging.is_verified = true;
         step.events.push(CheckpointEvent::Verified { replica: self.replica, staging: self.staging, header });
         Ok(())

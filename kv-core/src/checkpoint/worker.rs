@@ -351,12 +351,12 @@ impl<F: FileDisk, S: StateStore> Worker<F, S> {
         step: &mut Step,
     ) -> Result<(), DiskError> {
         let Some(known) = self.cx.replicas.get_mut(&replica).filter(|known| known.is_loaded) else { return Ok(()) };
-        let is_known = known.files.iter().any(|file| (file.index, file.digest) == (index, digest));
-        if !is_known || index < known.confirmed {
+        let is_here = |note| known.files.iter().any(|file| (file.index, file.digest) == note);
+        if !is_here((index, digest)) || index < known.confirmed {
             return Ok(());
         }
         let directory = set_directory(replica, known.set);
-        match note_confirmed(&mut self.cx.files, &directory, (index, digest)) {
+        match note_confirmed(&mut self.cx.files, &directory, (index, digest), is_here) {
             // Without room it is not noted; the replica tries again.
             Err(error) if error.kind == DiskErrorKind::Full => return Ok(()),
             other => other?,

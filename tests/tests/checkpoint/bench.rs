@@ -25,6 +25,8 @@ pub(crate) struct Bench {
     pub(crate) disk: SimDisk,
     pub(crate) store: MemoryStore,
     pub(crate) worker: Worker<SimFileDisk, MemoryStore>,
+    /// The newest confirmed checkpoint, as the last load told.
+    pub(crate) confirmed: Option<LogIndex>,
 }
 
 /// What a load came to.
@@ -42,7 +44,7 @@ impl Bench {
 
     pub(crate) fn on(disk: SimDisk, store: MemoryStore) -> Self {
         let worker = Worker::new(disk.files(), store.clone());
-        Self { disk, store, worker }
+        Self { disk, store, worker, confirmed: None }
     }
 
     /// The same disk with a worker that knows nothing, as after a restart.
@@ -74,7 +76,10 @@ impl Bench {
         self.store.fail_read_after(u64::MAX);
         assert_eq!(events.len(), 1, "{events:?}");
         match events.remove(0) {
-            CheckpointEvent::Loaded { footer, sessions, .. } => Load::Loaded(footer, sessions),
+            CheckpointEvent::Loaded { footer, sessions, confirmed, .. } => {
+                self.confirmed = confirmed;
+                Load::Loaded(footer, sessions)
+            }
             CheckpointEvent::LoadFailed { reason, .. } => Load::Failed(reason),
             CheckpointEvent::DiskFailed { reason } => Load::DiskFailed(reason),
             other => panic!("{other:?}"),

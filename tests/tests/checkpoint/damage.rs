@@ -102,6 +102,7 @@ fn an_older_checkpoint_is_loaded_if_it_is_still_of_use() {
     let loaded = bench.load(history.index(2), None, None);
     assert_eq!(bench.check(&history, loaded), history.index(2));
     assert!(!bench.disk.paths().contains(&newest), "what is not part of it went once it was loaded");
+    assert_eq!(bench.confirmed, Some(history.index(2)), "a majority agreed with this one too: others may be given it");
     bench.write(&history, [3]);
     let mut bench = bench.restart();
     let loaded = bench.load(history.index(3), None, None);
