@@ -134,6 +134,10 @@ pub(crate) struct Keys {
     /// Client writes are refused while less is free on the disk [default: 268435456].
     #[arg(long, env = "KV_DISK_RESERVE_BYTES")]
     disk_reserve_bytes: Option<u64>,
+    /// Answers that clients have not read may take so much memory; past it, the client that has left the most unread loses
+    /// its stream, and asks again on a new one [default: 268435456].
+    #[arg(long, env = "KV_UNREAD_BYTES_MAX")]
+    unread_bytes_max: Option<usize>,
 }
 
 /// Takes each key from the first that has it.
@@ -153,7 +157,8 @@ impl Serve {
         let flags = self.keys;
         Ok(first_of!(flags, file;
             node, cluster, peer_listen, client, client_address, http, data, shards, replication, durability, zone, weight,
-            insecure, log_level, tick_ms, heartbeat_ticks, election_ticks, checkpoint_ticks, disk_reserve_bytes))
+            insecure, log_level, tick_ms, heartbeat_ticks, election_ticks, checkpoint_ticks, disk_reserve_bytes,
+            unread_bytes_max))
     }
 }
 
@@ -187,6 +192,7 @@ impl Keys {
         config.zone = self.zone.unwrap_or_default();
         config.weight = self.weight.unwrap_or(config.weight);
         config.insecure = self.insecure.unwrap_or(false);
+        config.unread_bytes_max = self.unread_bytes_max.unwrap_or(config.unread_bytes_max);
         let settings = &mut config.settings;
         settings.tick_micros = self.tick_ms.map_or(settings.tick_micros, |ms| ms.saturating_mul(1_000));
         settings.heartbeat_ticks = self.heartbeat_ticks.unwrap_or(settings.heartbeat_ticks);
@@ -308,7 +314,7 @@ mod tests {
         let full = "node = 2\ncluster = \"1=a:1,2=b:2\"\npeer_listen = 'x:1'\nclient = \"c:1\"\nclient_address = \"d:2\"\n\
                     http = \"e:3\"\ndata = \"/data\"\nshards = 6\nreplication = 3\ndurability = \"async\"\nzone = \"z\"\n\
                     weight = 2\ninsecure = true\nlog_level = \"info\"\ntick_ms = 20\nheartbeat_ticks = 2\n\
-                    election_ticks = 10\ncheckpoint_ticks = 1_200\ndisk_reserve_bytes = 0x1000\n";
+                    election_ticks = 10\ncheckpoint_ticks = 1_200\ndisk_reserve_bytes = 0x1000\nunread_bytes_max = 0x1000_0000\n";
         let nested = format!("node = {}", "[".repeat(500));
         let seeds = [full, "node = 1\ncluster = '1=a:1'", "[node]\na.b.c = {d = [1, 2]}", &nested];
         let seeds = seeds.map(|seed| seed.as_bytes().to_vec()).to_vec();

@@ -14,6 +14,7 @@ use crate::{
     links::Links,
     net,
     stop::{Failure, Trouble},
+    unread::{UNREAD_BYTES_LEAST, UNREAD_BYTES_MAX},
 };
 
 /// Most ticks of an election timeout. Raft itself takes just under a million for broken settings.
@@ -48,6 +49,8 @@ pub struct Config {
     pub weight: u32,
     /// Whether it may listen beyond this machine without encryption.
     pub insecure: bool,
+    /// Bytes of answers that all clients together may leave unread; past it, whoever has most of them loses its stream.
+    pub unread_bytes_max: usize,
     /// Timing and bounds of the core.
     pub settings: Settings,
     /// Which links to peers are allowed.
@@ -74,6 +77,7 @@ impl Config {
             zone: String::new(),
             weight: 1,
             insecure: false,
+            unread_bytes_max: UNREAD_BYTES_MAX,
             settings: Settings::default(),
             links: Links::default(),
             faults: Faults::default(),
@@ -112,6 +116,12 @@ impl Config {
         }
         if self.zone.len() > ADDRESS_BYTES_MAX {
             return mistake(format!("the zone's name is longer than {ADDRESS_BYTES_MAX} bytes"));
+        }
+        if self.unread_bytes_max < UNREAD_BYTES_LEAST {
+            return mistake(format!(
+                "{} bytes of unread answers can't work; it can be {UNREAD_BYTES_LEAST} at least",
+                self.unread_bytes_max
+            ));
         }
         let settings = &self.settings;
         if settings.election_ticks > ELECTION_TICKS_MAX {
@@ -184,6 +194,7 @@ mod tests {
         assert!(message(Config { node: NodeId(4), ..config() }).contains("node 4 is not in the cluster"));
         assert!(message(Config { shards: 0, ..config() }).contains("0 shards"));
         assert!(message(Config { weight: 0, ..config() }).contains("weight is 0"));
+        assert!(message(Config { unread_bytes_max: 1_000, ..config() }).contains("1000 bytes of unread answers"));
         let settings = Settings { election_ticks: 2, ..Settings::default() };
         assert!(message(Config { settings, ..config() }).contains("election of 2 ticks"));
         for election_ticks in [ELECTION_TICKS_MAX + 1, 1_000_000, u64::MAX] {

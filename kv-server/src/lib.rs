@@ -33,6 +33,7 @@ mod sink;
 mod status;
 mod stop;
 pub mod testing;
+mod unread;
 mod upkeep;
 mod usage;
 

@@ -2,7 +2,7 @@
 //!
 //! Names begin with `kv_`, but for those of the whole process, which begin with `process_` as with other programs. Counters and histograms are updated where things happen; gauges are set when somebody asks.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder, Unit};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
@@ -13,7 +13,7 @@ use kv_core::{
     types::{LogIndex, ShardId},
 };
 
-use crate::{status::Report, usage};
+use crate::{status::Report, unread::Unread, usage};
 
 /// Seconds: from what a fast disk needs to what stops a node.
 const SYNC_BUCKETS: [f64; 14] =
@@ -59,6 +59,15 @@ impl Metrics {
             requests: counter(&recorder, "kv_requests_total"),
             recorder,
         }
+    }
+
+    /// An account of what clients have not read, which counts here what it closes.
+    pub(crate) fn unread(&self, bytes_max: usize) -> Arc<Unread> {
+        let closed = |what: &'static str| {
+            let key = Key::from_parts("kv_unread_closed_total", vec![Label::new("what", what)]);
+            self.recorder.register_counter(&key, &METADATA)
+        };
+        Unread::new(bytes_max, closed("stream"), closed("connection"))
     }
 
     /// A turn was taken.
@@ -125,6 +134,7 @@ impl Metrics {
         set("kv_ready", f64::from(u8::from(report.ready)));
         set("kv_inbox_events", report.inbox_events as f64);
         set("kv_requests_outstanding", report.requests_outstanding as f64);
+        set("kv_unread_bytes", report.unread_bytes as f64);
         set("kv_peer_queue_messages", report.peer_queue_messages as f64);
         let count = |name: &'static str, value: u64| counter(&self.recorder, name).absolute(value);
         count("kv_log_written_bytes_total", report.log_written_bytes);
@@ -183,6 +193,12 @@ const DESCRIPTIONS: &[(&str, Option<Unit>, &str)] = &[
     ("kv_ready", None, "1 if the node takes traffic."),
     ("kv_inbox_events", None, "Events that wait for a turn."),
     ("kv_requests_outstanding", None, "Requests taken and not yet answered."),
+    ("kv_unread_bytes", None, "Bytes of answers that clients have not read."),
+    (
+        "kv_unread_closed_total",
+        None,
+        "Streams and connections closed because their clients did not read, past the bound of all of them.",
+    ),
     ("kv_peer_queue_messages", None, "Messages to peers that wait for their connections."),
     ("kv_disk_free_bytes", None, "Free bytes on the disk of the data directory."),
     ("process_resident_memory_bytes", None, "Memory that the process holds."),

@@ -18,11 +18,12 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
 };
-use tonic::transport::server::{Connected, TcpConnectInfo};
+use tonic::transport::server::Connected;
 
 use crate::{
     seldom::Seldom,
     stop::{Failure, Trouble},
+    unread::{Reader, Unread},
 };
 
 /// Connections of one port at a time. Past it new ones wait in the kernel's queue until one is closed.
@@ -35,14 +36,16 @@ pub(crate) struct Door {
     listener: TcpListener,
     permits: Arc<Semaphore>,
     errors: Seldom,
+    unread: Arc<Unread>,
 }
 
 impl Door {
     /// A door at a bound socket. Must be called inside a runtime.
-    pub(crate) fn open(listener: StdListener) -> io::Result<Self> {
+    pub(crate) fn open(listener: StdListener, unread: &Arc<Unread>) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         let listener = TcpListener::from_std(listener)?;
-        Ok(Self { listener, permits: Arc::new(Semaphore::new(CONNECTIONS_MAX)), errors: Seldom::default() })
+        let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        Ok(Self { listener, permits, errors: Seldom::default(), unread: Arc::clone(unread) })
     }
 
     /// The next connection.
@@ -55,7 +58,8 @@ impl Door {
                         tracing::debug!(%error, %from, "nodelay can't be set on a connection");
                         continue;
                     }
-                    return (Connection { stream, _permit: permit }, from);
+                    let reader = self.unread.reader(Some(from));
+                    return (Connection { stream, reader, _permit: permit }, from);
                 }
                 Err(error) => {
                     if let Some(unsaid) = self.errors.now() {
@@ -89,29 +93,42 @@ impl axum::serve::Listener for Door {
     }
 }
 
-/// An accepted connection, which counts until it is dropped.
+/// An accepted connection, which counts until it is dropped. It breaks if it is cut for what its client does not read.
 pub(crate) struct Connection {
     stream: TcpStream,
+    reader: Arc<Reader>,
     _permit: OwnedSemaphorePermit,
 }
 
-impl Connected for Connection {
-    type ConnectInfo = TcpConnectInfo;
+impl Connection {
+    /// The same, or an error if it would wait and the connection is cut.
+    fn unless_cut<T>(&self, context: &Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if polled.is_pending() && self.reader.poll_cut(context).is_ready() {
+            return Poll::Ready(Err(io::Error::other("the client does not read its answers")));
+        }
+        polled
+    }
+}
 
-    fn connect_info(&self) -> TcpConnectInfo {
-        self.stream.connect_info()
+impl Connected for Connection {
+    type ConnectInfo = Arc<Reader>;
+
+    fn connect_info(&self) -> Arc<Reader> {
+        Arc::clone(&self.reader)
     }
 }
 
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, into)
+        let read = Pin::new(&mut self.stream).poll_read(context, into);
+        self.unless_cut(context, read)
     }
 }
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.unless_cut(context, written)
     }
 
     fn poll_write_vectored(
@@ -119,7 +136,8 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.unless_cut(context, written)
     }
 
     fn is_write_vectored(&self) -> bool {

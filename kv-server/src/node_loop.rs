@@ -319,6 +319,7 @@ impl NodeLoop {
             ready: self.shared.unready.borrow().is_none(),
             inbox_events: self.shared.inbox.len(),
             requests_outstanding: self.pending.len(),
+            unread_bytes: self.shared.unread.bytes(),
             peer_queue_messages: self.peers.queued(),
             disk_free_bytes: self.shared.disk_free(),
             log_bytes: self.log_bytes,

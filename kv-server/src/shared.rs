@@ -33,6 +33,7 @@ use crate::{
     sink::Sinks,
     status::Report,
     stop::Stop,
+    unread::Unread,
 };
 
 /// The cluster, once it is founded.
@@ -60,6 +61,8 @@ pub(crate) struct Shared {
     pub(crate) closing: CancellationToken,
     /// Its metrics.
     pub(crate) metrics: Metrics,
+    /// What its clients have not read.
+    pub(crate) unread: Arc<Unread>,
     /// Its clients' streams.
     pub(crate) sinks: Sinks,
     /// What was said of the ways to and from peers.
@@ -91,6 +94,8 @@ const REPORT_WAIT: Duration = Duration::from_secs(2);
 impl Shared {
     /// A node that is not founded yet.
     pub(crate) fn new(config: &Config) -> Arc<Self> {
+        let metrics = Metrics::new();
+        let unread = metrics.unread(config.unread_bytes_max);
         Arc::new(Self {
             node: config.node,
             incarnation: Mutex::default(),
@@ -98,7 +103,8 @@ impl Shared {
             inbox: Inbox::default(),
             stop: Stop::default(),
             closing: CancellationToken::new(),
-            metrics: Metrics::new(),
+            metrics,
+            unread,
             sinks: Sinks::default(),
             contacts: Contacts::default(),
             refused_messages: RefusedMessages::default(),

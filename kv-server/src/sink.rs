@@ -1,25 +1,32 @@
 //! Where answers go: to a client's stream, gathered into one message a turn, or to the one call that waits.
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError, Weak,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    collections::VecDeque,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, Waker},
 };
 
+use futures_util::Stream;
 use kv_core::{error::Error, io::Answer};
 use kv_proto::v1::{self, batch_response_message::Message};
 use prost::Message as _;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tonic::Status;
 
-use crate::convert::answer_to_result;
+use crate::{convert::answer_to_result, unread::Reader};
 
 /// Operations of one stream that are not answered, or whose answers were not taken yet. Past it they are refused as
 /// overloaded.
 pub(crate) const OUTSTANDING_MAX: usize = 1_024;
 /// Bytes of one message, unless it holds one result only.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
-/// Bytes of results that a client has not taken. Past it the stream is closed: the client does not read.
-const UNREAD_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes of results that wait for the connection of one stream. Past it the stream is closed, and they are dropped: the
+/// client does not read. All streams of a node together have a bound too, in `unread.rs`.
+const STREAM_UNREAD_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// Who asked.
 pub(crate) enum Asker {
@@ -30,134 +37,200 @@ pub(crate) enum Asker {
 }
 
 /// A message on its way to a client, with what it counts for.
-pub(crate) struct Outgoing {
-    pub(crate) message: Result<v1::BatchResponseMessage, Status>,
-    pub(crate) results: usize,
-    pub(crate) bytes: usize,
+struct Outgoing {
+    message: Result<v1::BatchResponseMessage, Status>,
+    results: usize,
+    bytes: usize,
 }
 
 /// The answering half of a client's stream. When the last of those who may still answer is gone, the stream ends.
 pub(crate) struct Sink {
-    waiting: Mutex<Waiting>,
-    counts: Arc<Counts>,
-}
-
-/// What the client has not taken yet.
-#[derive(Default)]
-pub(crate) struct Counts {
-    outstanding: AtomicUsize,
-    unread_bytes: AtomicUsize,
-}
-
-impl Counts {
-    /// The client's connection has taken a message.
-    pub(crate) fn taken(&self, outgoing: &Outgoing) {
-        self.outstanding.fetch_sub(outgoing.results, Ordering::Relaxed);
-        self.unread_bytes.fetch_sub(outgoing.bytes, Ordering::Relaxed);
-    }
-}
-
-struct Waiting {
-    results: Vec<v1::Result>,
-    /// `None` once the stream is closed.
-    outgoing: Option<mpsc::UnboundedSender<Outgoing>>,
+    queue: Arc<Queue>,
 }
 
 impl Sink {
-    /// A sink and the messages that come out of it. Their number is bounded by [`OUTSTANDING_MAX`] and their size by
-    /// [`UNREAD_BYTES_MAX`].
-    pub(crate) fn new() -> (Arc<Self>, mpsc::UnboundedReceiver<Outgoing>) {
-        let (sender, receiver) = mpsc::unbounded_channel();
-        let sink = Self {
-            waiting: Mutex::new(Waiting { results: Vec::new(), outgoing: Some(sender) }),
-            counts: Arc::default(),
-        };
-        (Arc::new(sink), receiver)
+    /// A sink for a client of this connection, and the messages that come out of it.
+    pub(crate) fn new(reader: &Arc<Reader>) -> (Arc<Self>, Messages) {
+        let queue =
+            Arc::new(Queue { reader: Arc::clone(reader), outstanding: AtomicUsize::new(0), waiting: Mutex::default() });
+        reader.begin(&queue);
+        (Arc::new(Self { queue: Arc::clone(&queue) }), Messages { queue })
     }
 
     /// Counts one more operation. False if that is too many; it must be answered all the same.
     pub(crate) fn begin(&self) -> bool {
-        self.counts.outstanding.fetch_add(1, Ordering::Relaxed) < OUTSTANDING_MAX
+        self.queue.outstanding.fetch_add(1, Ordering::Relaxed) < OUTSTANDING_MAX
     }
 
     /// Keeps an answer for the next [`Sink::flush`]. True if it is the first since the last one.
     pub(crate) fn answer(&self, operation: u64, result: Result<Answer, Error>) -> bool {
         let result = answer_to_result(operation, result);
-        let mut waiting = self.lock();
+        let mut waiting = self.queue.lock();
         waiting.results.push(result);
         waiting.results.len() == 1
     }
 
     /// Sends what waits, as few messages as fit.
     pub(crate) fn flush(&self) {
-        let mut waiting = self.lock();
+        let mut waiting = self.queue.lock();
         let mut message = Vec::new();
         let mut bytes = 0;
         for result in std::mem::take(&mut waiting.results) {
             let more = result.encoded_len() + 8;
             if bytes + more > MESSAGE_BYTES_MAX && !message.is_empty() {
-                self.send(&mut waiting, std::mem::take(&mut message), None, bytes);
+                self.queue.send(&mut waiting, std::mem::take(&mut message), None, bytes);
                 bytes = 0;
             }
             bytes += more;
             message.push(result);
         }
         if !message.is_empty() {
-            self.send(&mut waiting, message, None, bytes);
+            self.queue.send(&mut waiting, message, None, bytes);
         }
+        drop(waiting);
+        self.queue.reader.node().relieve();
     }
 
     /// Sends a map that has changed.
     pub(crate) fn push_map(&self, map: v1::ShardMap) {
         let bytes = map.encoded_len();
-        self.send(&mut self.lock(), Vec::new(), Some(map), bytes);
+        self.queue.send(&mut self.queue.lock(), Vec::new(), Some(map), bytes);
+        self.queue.reader.node().relieve();
     }
 
     /// Sends the first message.
     pub(crate) fn welcome(&self, welcome: v1::Welcome) {
         let message = Ok(v1::BatchResponseMessage { message: Some(Message::Welcome(welcome)) });
-        if let Some(outgoing) = &self.lock().outgoing {
-            // A stream that is gone needs no welcome.
-            let _gone = outgoing.send(Outgoing { message, results: 0, bytes: 0 });
-        }
+        self.queue.lock().push(Outgoing { message, results: 0, bytes: 0 });
     }
 
     /// Ends the stream, with a reason if it is not a good one. What was flushed before still goes.
     pub(crate) fn close(&self, reason: Option<Status>) {
-        if let Some(outgoing) = self.lock().outgoing.take()
-            && let Some(status) = reason
-        {
-            let _gone = outgoing.send(Outgoing { message: Err(status), results: 0, bytes: 0 });
-        }
+        self.queue.lock().end(reason);
     }
 
     /// Whether the stream is closed or its client gone.
     pub(crate) fn is_closed(&self) -> bool {
-        self.lock().outgoing.as_ref().is_none_or(mpsc::UnboundedSender::is_closed)
+        self.queue.lock().has_ended
+    }
+}
+
+impl Drop for Sink {
+    fn drop(&mut self) {
+        self.queue.lock().end(None);
+    }
+}
+
+/// What waits for a stream's connection, between those who answer and the connection.
+pub(crate) struct Queue {
+    reader: Arc<Reader>,
+    outstanding: AtomicUsize,
+    waiting: Mutex<Waiting>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    /// Not flushed yet.
+    results: Vec<v1::Result>,
+    messages: VecDeque<Outgoing>,
+    /// Of these messages.
+    bytes: usize,
+    /// Nothing more is taken in.
+    has_ended: bool,
+    connection: Option<Waker>,
+}
+
+impl Waiting {
+    fn push(&mut self, outgoing: Outgoing) {
+        if self.has_ended {
+            return;
+        }
+        self.bytes += outgoing.bytes;
+        self.messages.push_back(outgoing);
+        self.wake();
     }
 
-    /// The counts, for whoever hands the messages to the connection. It must not hold the sink: the stream would not end.
-    pub(crate) fn counts(&self) -> Arc<Counts> {
-        Arc::clone(&self.counts)
+    fn end(&mut self, reason: Option<Status>) {
+        if let Some(status) = reason {
+            self.push(Outgoing { message: Err(status), results: 0, bytes: 0 });
+        }
+        self.has_ended = true;
+        self.wake();
+    }
+
+    fn wake(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            connection.wake();
+        }
+    }
+}
+
+impl Queue {
+    /// Bytes that wait for the connection.
+    pub(crate) fn bytes(&self) -> usize {
+        self.lock().bytes
+    }
+
+    /// Ends the stream because its client does not read: what waits is dropped, and only the reason is left.
+    pub(crate) fn close_unread(&self) {
+        self.clear(&mut self.lock(), Some(Status::resource_exhausted("the client does not read its answers")));
+    }
+
+    fn clear(&self, waiting: &mut Waiting, reason: Option<Status>) {
+        self.reader.unqueued(waiting.bytes);
+        waiting.bytes = 0;
+        waiting.messages = VecDeque::new();
+        waiting.results = Vec::new();
+        waiting.end(reason);
     }
 
     fn send(&self, waiting: &mut Waiting, results: Vec<v1::Result>, map: Option<v1::ShardMap>, bytes: usize) {
-        let Some(outgoing) = &waiting.outgoing else { return };
-        let unread = self.counts.unread_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        if unread > UNREAD_BYTES_MAX {
-            let status = Status::resource_exhausted("the client does not read its answers");
-            let _gone = outgoing.send(Outgoing { message: Err(status), results: 0, bytes: 0 });
-            waiting.outgoing = None;
+        if waiting.has_ended {
             return;
         }
+        if waiting.bytes + bytes > STREAM_UNREAD_BYTES_MAX {
+            return self.clear(waiting, Some(Status::resource_exhausted("the client does not read its answers")));
+        }
+        self.reader.queued(bytes);
         let count = results.len();
         let batch = v1::BatchResponse { results, map };
         let message = Ok(v1::BatchResponseMessage { message: Some(Message::Batch(batch)) });
-        let _gone = outgoing.send(Outgoing { message, results: count, bytes });
+        waiting.push(Outgoing { message, results: count, bytes });
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The messages of a stream, as its connection takes them. When it drops them, the stream has ended.
+pub(crate) struct Messages {
+    queue: Arc<Queue>,
+}
+
+impl Stream for Messages {
+    type Item = Result<v1::BatchResponseMessage, Status>;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let mut waiting = self.queue.lock();
+        let Some(outgoing) = waiting.messages.pop_front() else {
+            if waiting.has_ended {
+                return Poll::Ready(None);
+            }
+            waiting.connection = Some(context.waker().clone());
+            return Poll::Pending;
+        };
+        waiting.bytes -= outgoing.bytes;
+        drop(waiting);
+        self.queue.outstanding.fetch_sub(outgoing.results, Ordering::Relaxed);
+        self.queue.reader.unqueued(outgoing.bytes);
+        Poll::Ready(Some(outgoing.message))
+    }
+}
+
+impl Drop for Messages {
+    fn drop(&mut self) {
+        self.queue.clear(&mut self.queue.lock(), None);
     }
 }
 
@@ -176,25 +249,45 @@ impl Sinks {
     }
 
     /// Does something to each open stream.
-    pub(crate) fn each(&self, mut work: impl FnMut(&Sink)) {
-        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.iter().filter_map(Weak::upgrade).for_each(|sink| work(&sink));
+    pub(crate) fn each(&self, work: impl FnMut(Arc<Sink>)) {
+        let open: Vec<_> = {
+            let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+            open.iter().filter_map(Weak::upgrade).collect()
+        };
+        open.into_iter().for_each(work);
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+    use crate::unread::{UNREAD_BYTES_MAX, Unread};
     use kv_core::types::{Revision, Value};
+    use metrics::Counter;
 
-    fn got(bytes: usize) -> Result<Answer, Error> {
+    /// An answer with a value of this size.
+    pub(crate) fn got(bytes: usize) -> Result<Answer, Error> {
         let value = Value::new(vec![0; bytes]).unwrap();
         let entry = kv_core::types::Entry { revision: Revision(1), value };
         Ok(Answer::Got { entry: Some(entry), revision: Revision(1), age_micros: Some(0) })
     }
 
-    fn results(outgoing: &Outgoing) -> usize {
-        match &outgoing.message.as_ref().unwrap().message {
+    impl Messages {
+        /// The next message, if there is one now.
+        pub(crate) fn try_next(&mut self) -> Option<Result<v1::BatchResponseMessage, Status>> {
+            match Pin::new(self).poll_next(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(next) => next,
+                Poll::Pending => None,
+            }
+        }
+    }
+
+    fn open() -> (Arc<Sink>, Messages) {
+        Sink::new(&Unread::new(UNREAD_BYTES_MAX, Counter::noop(), Counter::noop()).reader(None))
+    }
+
+    fn results(message: Option<Result<v1::BatchResponseMessage, Status>>) -> usize {
+        match message.unwrap().unwrap().message {
             Some(Message::Batch(batch)) => batch.results.len(),
             _ => 0,
         }
@@ -202,46 +295,69 @@ mod tests {
 
     #[test]
     fn the_answers_of_a_turn_go_in_one_message_of_bounded_size() {
-        let (sink, mut messages) = Sink::new();
+        let (sink, mut messages) = open();
         for operation in 0..10 {
             assert!(sink.begin());
             assert_eq!(sink.answer(operation, got(1)), operation == 0);
         }
         sink.flush();
-        assert_eq!(results(&messages.try_recv().unwrap()), 10);
+        assert_eq!(results(messages.try_next()), 10);
         for operation in 0..3 {
             sink.answer(operation, got(700 * 1024));
         }
         sink.flush();
-        assert_eq!(results(&messages.try_recv().unwrap()), 1);
-        assert_eq!(results(&messages.try_recv().unwrap()), 1);
-        assert_eq!(results(&messages.try_recv().unwrap()), 1);
+        assert_eq!(results(messages.try_next()), 1);
+        assert_eq!(results(messages.try_next()), 1);
+        assert_eq!(results(messages.try_next()), 1);
     }
 
     #[test]
     fn operations_count_until_their_answers_are_taken() {
-        let (sink, mut messages) = Sink::new();
+        let (sink, mut messages) = open();
         assert!((0..OUTSTANDING_MAX).all(|_| sink.begin()));
         assert!(!sink.begin());
         sink.answer(1, got(1));
+        sink.answer(2, got(1));
         sink.flush();
         assert!(!sink.begin());
-        let outgoing = messages.try_recv().unwrap();
-        for _ in 0..3 {
-            sink.counts().taken(&outgoing);
-        }
-        assert!(sink.begin());
+        assert_eq!(results(messages.try_next()), 2);
+        assert!(!sink.begin(), "two more were refused meanwhile, and are to be answered too");
+        sink.answer(3, got(1));
+        sink.flush();
+        assert_eq!(results(messages.try_next()), 1);
+        assert!(!sink.begin());
     }
 
     #[test]
-    fn a_client_that_does_not_read_is_closed() {
-        let (sink, mut messages) = Sink::new();
+    fn a_client_that_does_not_read_is_closed_and_what_it_did_not_read_is_free() {
+        let (sink, mut messages) = open();
         for operation in 0..70 {
             sink.answer(operation, got(1024 * 1024));
         }
         sink.flush();
         assert!(sink.is_closed());
-        let last = std::iter::from_fn(|| messages.try_recv().ok()).last().unwrap();
-        assert_eq!(last.message.unwrap_err().code(), tonic::Code::ResourceExhausted);
+        assert_eq!(sink.queue.bytes(), 0);
+        assert_eq!(sink.queue.reader.node().bytes(), 0);
+        let only = messages.try_next().unwrap();
+        assert_eq!(only.unwrap_err().code(), tonic::Code::ResourceExhausted);
+        assert!(messages.try_next().is_none());
+    }
+
+    #[test]
+    fn a_stream_ends_when_nobody_can_answer_it_or_take_answers() {
+        let (sink, mut messages) = open();
+        sink.answer(1, got(1));
+        sink.flush();
+        drop(sink);
+        assert_eq!(results(messages.try_next()), 1, "what was flushed still goes");
+        let end = Pin::new(&mut messages).poll_next(&mut Context::from_waker(Waker::noop()));
+        assert!(matches!(end, Poll::Ready(None)));
+
+        let (other, messages) = open();
+        drop(messages);
+        assert!(other.is_closed());
+        other.answer(1, got(1));
+        other.flush();
+        assert_eq!(other.queue.reader.node().bytes(), 0);
     }
 }

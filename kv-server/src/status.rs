@@ -18,6 +18,8 @@ pub(crate) struct Report {
     pub(crate) inbox_events: usize,
     /// Requests taken and not yet answered.
     pub(crate) requests_outstanding: usize,
+    /// Bytes of answers that clients have not read.
+    pub(crate) unread_bytes: usize,
     /// Messages to peers that wait for their connections.
     pub(crate) peer_queue_messages: usize,
     /// Free bytes on the disk of the data directory.

@@ -11,7 +11,7 @@ use super::{
     kv_stream,
     kv_unary::{Call, Reply, Unary},
 };
-use crate::shared::Shared;
+use crate::{shared::Shared, unread::Reader};
 
 /// The service.
 pub(super) struct KvService {
@@ -38,7 +38,10 @@ impl Kv for KvService {
         &self,
         request: Request<Streaming<v1::BatchRequestMessage>>,
     ) -> Result<Response<Self::BatchStream>, Status> {
-        let answers = kv_stream::open(&self.shared, request.into_inner());
+        let connection = request.extensions().get::<Arc<Reader>>().cloned();
+        // Every connection of this port has one: see `net.rs`.
+        let connection = connection.ok_or_else(|| Status::internal("the connection has no account"))?;
+        let answers = kv_stream::open(&self.shared, &connection, request.into_inner());
         Ok(Response::new(Box::pin(answers)))
     }
 

@@ -3,12 +3,7 @@
 //! All operations of one message are admitted together; all results of one turn leave together. What can't be admitted is
 //! answered at once, so that every operation has exactly one result as long as the stream lives.
 
-use std::{
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use kv_core::{
     error::{Error, ErrorKind},
@@ -19,7 +14,7 @@ use kv_proto::{
     PROTOCOL,
     v1::{self, batch_request_message::Message},
 };
-use tokio::{sync::mpsc, time::timeout};
+use tokio::time::timeout;
 use tonic::{Status, Streaming};
 
 use crate::{
@@ -27,7 +22,8 @@ use crate::{
     convert::{error_to_status, id_from_wire, id_to_wire, map_to_wire, operation_from_wire},
     inbox::overloaded,
     shared::Shared,
-    sink::{Asker, Counts, MESSAGE_BYTES_MAX, OUTSTANDING_MAX, Outgoing, Sink},
+    sink::{Asker, MESSAGE_BYTES_MAX, Messages, OUTSTANDING_MAX, Sink},
+    unread,
 };
 
 /// How long a client may take to say hello. Past it the stream is closed.
@@ -35,30 +31,15 @@ const HELLO_WAIT: Duration = Duration::from_secs(10);
 /// The longest an operation may wait, whatever its deadline says.
 pub(super) const DEADLINE_MS_MAX: u64 = 60_000;
 
-/// The results, as tonic takes them.
-pub(super) struct Answers {
-    counts: Arc<Counts>,
-    messages: mpsc::UnboundedReceiver<Outgoing>,
-}
-
-impl futures_util::Stream for Answers {
-    type Item = Result<v1::BatchResponseMessage, Status>;
-
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.messages.poll_recv(context).map(|outgoing| {
-            let outgoing = outgoing?;
-            self.counts.taken(&outgoing);
-            Some(outgoing.message)
-        })
-    }
-}
-
-/// Begins a stream: a task reads it until it ends.
-pub(super) fn open(shared: &Arc<Shared>, inbound: Streaming<v1::BatchRequestMessage>) -> Answers {
-    let (sink, messages) = Sink::new();
-    let counts = sink.counts();
+/// Begins a stream of a connection: a task reads it until it ends.
+pub(super) fn open(
+    shared: &Arc<Shared>,
+    connection: &Arc<unread::Reader>,
+    inbound: Streaming<v1::BatchRequestMessage>,
+) -> Messages {
+    let (sink, messages) = Sink::new(connection);
     tokio::spawn(Reader { shared: Arc::clone(shared), sink }.run(inbound));
-    Answers { counts, messages }
+    messages
 }
 
 struct Reader {

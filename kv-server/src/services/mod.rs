@@ -2,6 +2,7 @@
 
 mod channels;
 mod cluster;
+mod held;
 mod kv;
 mod kv_stream;
 mod kv_unary;
@@ -12,7 +13,7 @@ use kv_proto::v1::{cluster_server::ClusterServer, kv_server::KvServer, peer_serv
 use tonic::transport::{Endpoint, Server};
 use tonic_health::ServingStatus;
 
-use self::{cluster::ClusterService, kv::KvService};
+use self::{cluster::ClusterService, held::HoldAnswers, kv::KvService};
 use crate::{
     net::Door,
     peers::{FRAME_BYTES_MAX, PeerService},
@@ -57,6 +58,7 @@ pub(crate) async fn serve_clients(door: Door, shared: Arc<Shared>) {
     let cluster = ClusterServer::new(ClusterService { shared: Arc::clone(&shared) })
         .max_decoding_message_size(CLIENT_MESSAGE_BYTES_MAX);
     let served = server(PENDING_RESETS_MAX)
+        .layer(HoldAnswers)
         .add_service(kv)
         .add_service(cluster)
         .add_service(health)
@@ -128,6 +130,6 @@ async fn tell_health(shared: Arc<Shared>, reporter: tonic_health::server::Health
 }
 
 /// Opens a bound socket in the runtime.
-pub(crate) fn open_door(listener: std::net::TcpListener) -> io::Result<Door> {
-    Door::open(listener)
+pub(crate) fn open_door(listener: std::net::TcpListener, shared: &Shared) -> io::Result<Door> {
+    Door::open(listener, &shared.unread)
 }

@@ -1,0 +1,262 @@
+//! Answers that clients have not read, counted for the whole node, and what happens when there are too many.
+//!
+//! An answer counts from the moment it is queued for a client's stream, or given to a connection as the answer to a single
+//! call, until its last byte is on its way to the socket: what HTTP/2 holds back because a client grants no window counts too.
+//! Past the bound, the connection with the most unread bytes loses: its fullest stream is closed and what was queued there
+//! freed, or, if most of it is not in a queue of ours any more, the whole connection. So those who don't read pay for it, and
+//! nobody else. What was asked there ends as unknown at the client, as on any broken stream.
+//!
+//! *Leaves out*: answers of a turn that is under way (a turn is bounded), and those of the HTTP port (a text each).
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use futures_util::task::AtomicWaker;
+use metrics::Counter;
+
+use crate::{seldom::Seldom, sink::Queue};
+
+/// Bytes of answers that all clients of a node together have not read, if nothing else is set.
+pub(crate) const UNREAD_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// The least that can be set: one message of each of a few clients.
+pub(crate) const UNREAD_BYTES_LEAST: usize = 8 * 1024 * 1024;
+
+/// A node's account of what its clients have not read.
+pub(crate) struct Unread {
+    bytes: AtomicUsize,
+    bytes_max: usize,
+    readers: Mutex<Vec<Weak<Reader>>>,
+    streams_closed: Counter,
+    connections_closed: Counter,
+    told: Seldom,
+}
+
+impl Unread {
+    /// Nothing yet, and the most it may become.
+    pub(crate) fn new(bytes_max: usize, streams_closed: Counter, connections_closed: Counter) -> Arc<Self> {
+        Arc::new(Self {
+            bytes: AtomicUsize::new(0),
+            bytes_max,
+            readers: Mutex::default(),
+            streams_closed,
+            connections_closed,
+            told: Seldom::default(),
+        })
+    }
+
+    /// Bytes that are not read.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// The account of a connection. Those that are gone are forgotten.
+    pub(crate) fn reader(self: &Arc<Self>, from: Option<SocketAddr>) -> Arc<Reader> {
+        let reader = Arc::new(Reader {
+            node: Arc::clone(self),
+            from,
+            held_bytes: AtomicUsize::new(0),
+            queues: Mutex::default(),
+            is_cut: AtomicBool::new(false),
+            connection: AtomicWaker::new(),
+        });
+        let mut readers = lock(&self.readers);
+        readers.retain(|reader| reader.strong_count() > 0);
+        readers.push(Arc::downgrade(&reader));
+        reader
+    }
+
+    /// Closes what has the most, until the rest is within the bound. No lock of a queue may be held.
+    pub(crate) fn relieve(&self) {
+        while self.bytes() > self.bytes_max {
+            let readers: Vec<_> = lock(&self.readers).iter().filter_map(Weak::upgrade).collect();
+            // What a connection that is cut still has is free in a moment.
+            let readers = readers.iter().filter(|reader| !reader.is_cut.load(Ordering::Relaxed));
+            let loads: Vec<_> = readers.map(|reader| (reader.load(), reader)).collect();
+            let total: usize = loads.iter().map(|(load, _)| load.held_bytes + load.queued_bytes).sum();
+            let most = loads.iter().max_by_key(|(load, _)| load.held_bytes + load.queued_bytes);
+            match most {
+                Some((load, reader)) if total > self.bytes_max => self.close_of(load, reader),
+                _ => return,
+            }
+        }
+    }
+
+    fn close_of(&self, load: &Load, reader: &Reader) {
+        let stream = load.fullest.as_ref().filter(|_| load.queued_bytes > load.held_bytes);
+        let closed = if stream.is_some() { "stream" } else { "connection" };
+        if let Some(unsaid) = self.told.now() {
+            let bytes = load.queued_bytes + load.held_bytes;
+            tracing::warn!(from = ?reader.from, bytes, closed, unsaid, "a client does not read its answers");
+        }
+        match stream {
+            Some(queue) => {
+                queue.close_unread();
+                self.streams_closed.increment(1);
+            }
+            None => {
+                reader.cut();
+                self.connections_closed.increment(1);
+            }
+        }
+    }
+}
+
+/// What a connection has, when it is looked at.
+struct Load {
+    held_bytes: usize,
+    queued_bytes: usize,
+    fullest: Option<Arc<Queue>>,
+}
+
+/// The account of one connection: who reads there, or does not.
+pub(crate) struct Reader {
+    node: Arc<Unread>,
+    from: Option<SocketAddr>,
+    /// Bytes that the connection was given and has not sent.
+    held_bytes: AtomicUsize,
+    /// The streams on it, each with a queue of its own.
+    queues: Mutex<Vec<Weak<Queue>>>,
+    is_cut: AtomicBool,
+    connection: AtomicWaker,
+}
+
+impl Reader {
+    /// The node's account.
+    pub(crate) fn node(&self) -> &Arc<Unread> {
+        &self.node
+    }
+
+    /// A stream has begun on the connection.
+    pub(crate) fn begin(&self, queue: &Arc<Queue>) {
+        let mut queues = lock(&self.queues);
+        queues.retain(|queue| queue.strong_count() > 0);
+        queues.push(Arc::downgrade(queue));
+    }
+
+    /// Bytes were queued. Not closed here, since the queue's lock is held: see [`Unread::relieve`].
+    pub(crate) fn queued(&self, bytes: usize) {
+        self.node.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Queued bytes were given to the connection, or dropped.
+    pub(crate) fn unqueued(&self, bytes: usize) {
+        self.node.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// The same bytes, counted for as long as the connection holds them.
+    pub(crate) fn hold(self: &Arc<Self>, bytes: Bytes) -> Bytes {
+        self.held_bytes.fetch_add(bytes.len(), Ordering::Relaxed);
+        self.node.bytes.fetch_add(bytes.len(), Ordering::Relaxed);
+        let held = Bytes::from_owner(Held { bytes, reader: Arc::clone(self) });
+        self.node.relieve();
+        held
+    }
+
+    /// Whether the connection is to end. Wakes the asking task if it is later.
+    pub(crate) fn poll_cut(&self, context: &Context<'_>) -> Poll<()> {
+        self.connection.register(context.waker());
+        if self.is_cut.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    fn cut(&self) {
+        self.is_cut.store(true, Ordering::Release);
+        self.connection.wake();
+    }
+
+    fn load(&self) -> Load {
+        let queues: Vec<_> = lock(&self.queues).iter().filter_map(Weak::upgrade).collect();
+        let queues: Vec<_> = queues.into_iter().map(|queue| (queue.bytes(), queue)).collect();
+        Load {
+            held_bytes: self.held_bytes.load(Ordering::Relaxed),
+            queued_bytes: queues.iter().map(|(bytes, _)| bytes).sum(),
+            fullest: queues.into_iter().max_by_key(|(bytes, _)| *bytes).map(|(_, queue)| queue),
+        }
+    }
+}
+
+/// Bytes of an answer that a connection was given. They are dropped once they are sent, or the connection is gone.
+struct Held {
+    bytes: Bytes,
+    reader: Arc<Reader>,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.reader.held_bytes.fetch_sub(self.bytes.len(), Ordering::Relaxed);
+        self.reader.node.bytes.fetch_sub(self.bytes.len(), Ordering::Relaxed);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sink::{Sink, tests::got};
+
+    const MIB: usize = 1024 * 1024;
+
+    fn unread(mib: usize) -> Arc<Unread> {
+        Unread::new(mib * MIB, Counter::noop(), Counter::noop())
+    }
+
+    fn fill(sink: &Sink, mib: u64) {
+        for operation in 0..mib {
+            sink.answer(operation, got(MIB));
+        }
+        sink.flush();
+    }
+
+    #[test]
+    fn past_the_bound_the_fullest_stream_is_closed_and_its_memory_free() {
+        let unread = unread(16);
+        let (few, most) = (unread.reader(None), unread.reader(None));
+        let (patient, mut messages) = Sink::new(&few);
+        let (small, _small) = Sink::new(&most);
+        let (large, _large) = Sink::new(&most);
+        fill(&patient, 6);
+        fill(&small, 2);
+        fill(&large, 7);
+        assert!(!large.is_closed(), "all is within the bound");
+        fill(&patient, 1);
+        fill(&small, 2);
+        assert!(large.is_closed() && !small.is_closed() && !patient.is_closed());
+        assert!(unread.bytes() < 12 * MIB, "{} bytes", unread.bytes());
+        drop((large, _large, small, _small));
+        while messages.try_next().is_some() {}
+        assert_eq!(unread.bytes(), 0);
+    }
+
+    #[test]
+    fn a_connection_that_holds_the_most_is_cut() {
+        let unread = unread(16);
+        let (calls, streams) = (unread.reader(None), unread.reader(None));
+        let (sink, _messages) = Sink::new(&streams);
+        fill(&sink, 5);
+        let mut held: Vec<_> = (0..10).map(|_| calls.hold(Bytes::from(vec![7; MIB]))).collect();
+        let context = Context::from_waker(std::task::Waker::noop());
+        assert!(calls.poll_cut(&context).is_pending());
+        // Twice over the bound, and only one connection is to blame.
+        held.extend((0..20).map(|_| calls.hold(Bytes::from(vec![7; MIB]))));
+        assert!(calls.poll_cut(&context).is_ready());
+        assert!(streams.poll_cut(&context).is_pending() && !sink.is_closed());
+        assert_eq!(held[0], vec![7; MIB]);
+        drop(held);
+        assert!(unread.bytes() < 6 * MIB);
+    }
+}
