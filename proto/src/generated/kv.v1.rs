@@ -79,7 +79,7 @@ pub struct TopologyRequest {}
 /// Asks for the map and its changes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WatchTopologyRequest {
-    /// The version that the caller has; 0 if none.
+    /// The version that the caller has; 0 = absent: it has none.
     #[prost(uint64, tag = "1")]
     pub map_version: u64,
 }
@@ -117,7 +117,7 @@ pub struct StatusResponse {
     /// The software's version.
     #[prost(string, tag = "4")]
     pub version: ::prost::alloc::string::String,
-    /// The version of the map that it knows.
+    /// The version of the map that it knows; 0 = absent: the cluster is not founded yet.
     #[prost(uint64, tag = "5")]
     pub map_version: u64,
     /// Milliseconds since it started.
@@ -189,7 +189,7 @@ pub struct ShardStatus {
     /// Its term.
     #[prost(uint64, tag = "4")]
     pub term: u64,
-    /// The node that leads, as far as this replica knows; 0 if none.
+    /// The node that leads, as far as this replica knows; 0 = absent: it knows of none.
     #[prost(uint64, tag = "5")]
     pub leader: u64,
     /// The last index known to be committed.
@@ -201,7 +201,7 @@ pub struct ShardStatus {
     /// The last index of its log.
     #[prost(uint64, tag = "8")]
     pub last: u64,
-    /// The index of its newest durable checkpoint.
+    /// The index of its newest durable checkpoint; 0 = absent: it has none yet.
     #[prost(uint64, tag = "9")]
     pub checkpoint: u64,
     /// Bytes of log entries kept.
@@ -907,7 +907,7 @@ pub struct Hello {
     /// The protocol's version: 1.
     #[prost(uint32, tag = "1")]
     pub protocol: u32,
-    /// The version of the map that the client has; 0 if none.
+    /// The version of the map that the client has; 0 = absent: it has none, and is sent one.
     #[prost(uint64, tag = "2")]
     pub map_version: u64,
     /// The cluster that the client means: 16 bytes, highest first; empty if it does not know yet.
@@ -960,16 +960,16 @@ pub struct BatchResponse {
 /// One operation.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Op {
-    /// Chosen by the client, unique among those outstanding on the stream, echoed in the result.
+    /// Chosen by the client, unique among those outstanding on the stream, echoed in the result. 0 is an id like any other.
     #[prost(uint64, tag = "1")]
     pub id: u64,
-    /// The shard.
+    /// The shard; 0 is the meta shard.
     #[prost(uint64, tag = "2")]
     pub shard: u64,
-    /// The epoch of the row by which the client chose shard and node.
+    /// The epoch of the row by which the client chose shard and node; 0 = absent: it is not compared.
     #[prost(uint64, tag = "3")]
     pub epoch: u64,
-    /// Milliseconds left for it when it was sent; 0 if unlimited, within the node's own limit.
+    /// Milliseconds left for it when it was sent; 0 = absent: as long as the node allows, which is 60,000.
     #[prost(uint32, tag = "4")]
     pub deadline_ms: u32,
     /// What to do.
@@ -1036,10 +1036,10 @@ pub struct GetRequest {
     /// The key.
     #[prost(bytes = "bytes", tag = "1")]
     pub key: ::prost::bytes::Bytes,
-    /// How fresh the answer must be.
+    /// How fresh the answer must be; 0 = absent: linearizable.
     #[prost(enumeration = "Consistency", tag = "2")]
     pub consistency: i32,
-    /// With CONSISTENCY_BOUNDED: the greatest age, in milliseconds.
+    /// With CONSISTENCY_BOUNDED: the greatest age, in milliseconds. 0 is an age, which hardly any replica can prove.
     #[prost(uint64, tag = "3")]
     pub age_ms_max: u64,
 }
@@ -1059,10 +1059,10 @@ pub struct GetResponse {
     /// What the key holds; nothing if it is absent.
     #[prost(message, optional, tag = "1")]
     pub entry: ::core::option::Option<Entry>,
-    /// The shard's revision as of which the answer is true.
+    /// The shard's revision as of which the answer is true; 0 as long as nothing was written there.
     #[prost(uint64, tag = "2")]
     pub revision: u64,
-    /// The answer is at most so many milliseconds old; 0 if linearizable. Not set by a stale read that could not tell.
+    /// The answer is at most so many milliseconds old; 0 is an age, that of a linearizable answer. Not set by a stale read that could not tell.
     #[prost(uint64, optional, tag = "3")]
     pub age_ms: ::core::option::Option<u64>,
 }
@@ -1078,7 +1078,7 @@ pub struct PutRequest {
     /// Whether to return what the key held before.
     #[prost(bool, tag = "5")]
     pub return_previous: bool,
-    /// When to acknowledge.
+    /// When to acknowledge; 0 = absent: as the cluster is set.
     #[prost(enumeration = "Durability", tag = "6")]
     pub durability: i32,
     /// The write's place in a session. Without one it is not remembered: sent again, it may run again.
@@ -1096,7 +1096,7 @@ pub mod put_request {
         /// The key is absent. False is the same as not set.
         #[prost(bool, tag = "3")]
         IfAbsent(bool),
-        /// The key's revision is this one.
+        /// The key's revision is this one; 0 is the revision of an absent key, so the same as `if_absent`.
         #[prost(uint64, tag = "4")]
         IfRevision(u64),
     }
@@ -1110,7 +1110,7 @@ pub struct DeleteRequest {
     /// Whether to return what the key held before.
     #[prost(bool, tag = "5")]
     pub return_previous: bool,
-    /// When to acknowledge.
+    /// When to acknowledge; 0 = absent: as the cluster is set.
     #[prost(enumeration = "Durability", tag = "6")]
     pub durability: i32,
     /// The write's place in a session. Without one it is not remembered: sent again, it may run again.
@@ -1128,7 +1128,7 @@ pub mod delete_request {
         /// The key is absent. False is the same as not set.
         #[prost(bool, tag = "3")]
         IfAbsent(bool),
-        /// The key's revision is this one.
+        /// The key's revision is this one; 0 is the revision of an absent key, so the same as `if_absent`.
         #[prost(uint64, tag = "4")]
         IfRevision(u64),
     }
@@ -1136,13 +1136,13 @@ pub mod delete_request {
 /// A write's place in a session with one shard: sent again under the same stamp, it runs at most once.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SessionStamp {
-    /// The session, given by the shard.
+    /// The session, given by the shard; 0 is refused.
     #[prost(uint64, tag = "1")]
     pub session: u64,
-    /// The write's number, given by the client; starts at 1.
+    /// The write's number, given by the client; starts at 1, and 0 is refused.
     #[prost(uint64, tag = "2")]
     pub sequence: u64,
-    /// The lowest number still open among those sent to this shard; outcomes below it are forgotten.
+    /// The lowest number still open among those sent to this shard; outcomes below it are forgotten. 0 = absent: none is.
     #[prost(uint64, tag = "3")]
     pub floor: u64,
 }
@@ -1188,7 +1188,7 @@ pub mod previous {
 /// Where a write stands in its shard's log.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Token {
-    /// The shard.
+    /// The shard; 0 is the meta shard.
     #[prost(uint64, tag = "1")]
     pub shard: u64,
     /// The term in which it was proposed.
@@ -1237,13 +1237,13 @@ pub struct ErrorDetail {
     /// The shard's row in the map of the node that refused.
     #[prost(message, optional, tag = "4")]
     pub row: ::core::option::Option<ShardRow>,
-    /// The node that leads, if the one that refused knows it; 0 if not.
+    /// The node that leads; 0 = absent: the one that refused does not know.
     #[prost(uint64, tag = "5")]
     pub leader: u64,
-    /// How long to wait before asking again.
+    /// How long to wait before asking again. 0 is a time: at once.
     #[prost(uint64, optional, tag = "6")]
     pub retry_after_ms: ::core::option::Option<u64>,
-    /// With ERROR_KIND_CONFLICT: the key's revision, 0 if it is absent.
+    /// With ERROR_KIND_CONFLICT: the key's revision; 0 is the revision of an absent key.
     #[prost(uint64, optional, tag = "7")]
     pub current: ::core::option::Option<u64>,
 }
@@ -1347,7 +1347,9 @@ pub enum ErrorKind {
     Invalid = 9,
     /// Check the addresses: this is another cluster.
     WrongCluster = 10,
-    /// Restore or replace the node: its data is damaged.
+    /// Ask another node: the replica here is out of service, since its data is damaged or replicas hold different states. Its
+    /// Status and the node's log say why. If starting the node again does not bring it back, it stays out: a node can't be
+    /// replaced yet, and an older copy of its directory must never be started.
     Corrupt = 11,
     /// Report it: this is a bug.
     Internal = 12,
@@ -1438,7 +1440,8 @@ pub mod kv_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
-    /// Keys have 1 byte to 4 KiB, values 0 to 1 MiB.
+    /// Keys have 1 byte to 4 KiB, values 0 to 1 MiB. Where a number says "0 = absent", 0 is the same as leaving the field out.
+    /// Revisions, epochs, sessions, sequences, terms, indexes and node ids all begin at 1.
     ///
     /// A failed unary call carries an ErrorDetail in `grpc-status-details-bin`, inside a google.rpc.Status.
     #[derive(Debug, Clone)]
@@ -1646,7 +1649,8 @@ pub mod kv_server {
             request: tonic::Request<super::DeleteRequest>,
         ) -> std::result::Result<tonic::Response<super::WriteResponse>, tonic::Status>;
     }
-    /// Keys have 1 byte to 4 KiB, values 0 to 1 MiB.
+    /// Keys have 1 byte to 4 KiB, values 0 to 1 MiB. Where a number says "0 = absent", 0 is the same as leaving the field out.
+    /// Revisions, epochs, sessions, sequences, terms, indexes and node ids all begin at 1.
     ///
     /// A failed unary call carries an ErrorDetail in `grpc-status-details-bin`, inside a google.rpc.Status.
     #[derive(Debug)]
@@ -2115,7 +2119,7 @@ pub struct RaftMessage {
     /// Where the snapshot stands, with RAFT_MESSAGE_TYPE_SNAPSHOT.
     #[prost(message, optional, tag = "10")]
     pub snapshot: ::core::option::Option<SnapshotMark>,
-    /// The least index that a snapshot must reach, if one is asked for.
+    /// The least index that a snapshot must reach; 0 = absent: none is asked for.
     #[prost(uint64, tag = "11")]
     pub request_snapshot: u64,
     /// Whether the sender refuses.
