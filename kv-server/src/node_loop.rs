@@ -227,6 +227,8 @@ impl NodeLoop {
             None => {
                 let founded = self.founding.tick(&self.peers);
                 self.founded(founded);
+                // It leads nothing, and has taken nothing that it would owe an answer.
+                self.shared.is_idle.send_replace(self.node.is_none());
             }
             Some(node) => {
                 let status = node.status();

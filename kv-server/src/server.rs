@@ -245,7 +245,11 @@ async fn leave(shared: &Shared) {
         // There is no farewell: the loop ends by itself.
         return std::future::pending().await;
     }
-    tracing::info!("the node hands its leaderships over and stops");
+    if shared.cluster.get().is_some() {
+        tracing::info!("the node hands its leaderships over and stops");
+    } else {
+        tracing::info!("the node stops; its cluster is not founded yet");
+    }
     // One tick may still tell of the time before the hand-over.
     shared.is_idle.send_replace(false);
     let mut is_idle = shared.is_idle.subscribe();

@@ -1,9 +1,13 @@
 //! Real servers on loopback sockets and real files: what a cluster does when it is founded, used, broken and mended.
 #![allow(clippy::unwrap_used, reason = "a test ends where it can't go on")]
 
-use std::{fs, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    fs,
+    time::Duration,
+};
 
-use kv_client::{Client, Followed, NodeId, ShardStatus};
+use kv_client::{Client, Durability, Followed, NodeId, ShardStatus};
 use kv_proto::v1::{self, kv_client::KvClient};
 use kv_server::{Ending, Trouble, testing::TestCluster};
 use tonic::{Code, Request, transport::Channel};
@@ -247,6 +251,62 @@ async fn a_shutdown_is_orderly() {
     assert_eq!(ended, Ending::Shutdown);
     write_all(&client, 10..20).await;
     read_all(&client, 0..20).await;
+}
+
+#[tokio::test]
+async fn leaders_that_shut_down_under_async_load_lose_nothing_and_no_caller_hears_of_it() {
+    let mut cluster = cluster(3).await;
+    let client = cluster.client().await.unwrap();
+    // Acknowledged before any disk and before any follower: some are undecided at every moment.
+    let acknowledged = RefCell::new(Vec::new());
+    let is_over = Cell::new(false);
+    let write = |task: u64| {
+        let (client, acknowledged, is_over) = (&client, &acknowledged, &is_over);
+        async move {
+            for number in 0.. {
+                if is_over.get() {
+                    break;
+                }
+                let key = format!("{task}-{number}");
+                // Far longer than anything takes: whoever retries meanwhile must come through.
+                let put = client.put(&key, "v").durability(Durability::Async).deadline(Duration::from_secs(60));
+                put.await.unwrap_or_else(|error| panic!("{key}: {error}"));
+                acknowledged.borrow_mut().push(key);
+            }
+        }
+    };
+    let more = |count: usize| {
+        let (acknowledged, goal) = (&acknowledged, acknowledged.borrow().len() + count);
+        async move {
+            while acknowledged.borrow().len() < goal {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+    };
+    let stops = async {
+        for node in 1..=3 {
+            more(300).await;
+            // At first every owner leads; later on, who leads what the stopped ones led is up to elections.
+            if node == 1 {
+                until_leads(&client, NodeId(node), |leads| leads > 0).await;
+            }
+            let server = cluster.server(node).unwrap();
+            server.shutdown();
+            assert_eq!(server.ended().await, Ending::Shutdown);
+            more(300).await;
+            cluster.kill(node).unwrap();
+            cluster.restart(node).unwrap();
+            cluster.ready().await.unwrap();
+        }
+        is_over.set(true);
+    };
+    tokio::join!(futures_util::future::join_all((0..16).map(write)), stops);
+    let acknowledged = acknowledged.into_inner();
+    for part in acknowledged.chunks(256) {
+        for (key, entry) in part.iter().zip(client.get_many(part).await) {
+            assert!(entry.unwrap().is_some(), "{key} was acknowledged and is lost");
+        }
+    }
 }
 
 #[tokio::test]

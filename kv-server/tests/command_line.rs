@@ -192,6 +192,20 @@ async fn a_termination_under_load_answers_what_was_accepted_and_loses_none_of_it
 }
 
 #[tokio::test]
+async fn a_node_whose_cluster_is_not_founded_has_nothing_to_wait_for_when_it_is_terminated() {
+    let directory = tempfile::tempdir().unwrap();
+    let cluster = "1=127.0.0.1:1,2=127.0.0.1:2";
+    let fixed = ["--node", "1", "--cluster", cluster, "--peer-listen", "127.0.0.1:0", "--client", "127.0.0.1:0"];
+    let data = directory.path().join("data");
+    let (mut running, _, errors) = Running::serve(&[&fixed[..], &["--data", data.to_str().unwrap()]].concat());
+    running.terminate();
+    assert_eq!(tokio::time::timeout(PATIENCE, running.ended()).await.unwrap(), Some(0));
+    let said: Vec<_> = errors.collect();
+    assert!(said.iter().any(|line| line.contains("its cluster is not founded yet")), "{said:?}");
+    assert!(!said.iter().any(|line| line.contains("in time")), "it has waited: {said:?}");
+}
+
+#[tokio::test]
 async fn a_second_signal_ends_it_at_once() {
     let directory = tempfile::tempdir().unwrap();
     let ports: Vec<_> = (0..2).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
