@@ -65,6 +65,8 @@ pub struct Machine {
     pub process: Option<Process>,
     /// Why the node refuses to start, if it does.
     pub refused: Option<String>,
+    /// Its disk before its log was damaged, until a start has found the log good.
+    pub(super) before_damage: Option<SimDisk>,
     /// Until then its threads stand still.
     pub paused_until: u64,
     /// Until then its disk answers nothing.
@@ -200,6 +202,7 @@ impl Machine {
             start: 0,
             process: None,
             refused: None,
+            before_damage: None,
             paused_until: 0,
             stalled_until: 0,
             slow_factor: 1,
@@ -237,11 +240,12 @@ impl Machine {
         self.end_counting(began_with);
         // What is left of a countdown that did not come to its end.
         self.disk.kill();
-        opened.inspect_err(|error| {
-            if let StartError::Corrupt(reason) = error {
-                self.refused = Some(reason.clone());
-            }
-        })
+        match &opened {
+            Ok(_) => self.before_damage = None,
+            Err(StartError::Corrupt(reason)) => self.refused = Some(reason.clone()),
+            Err(_) => {}
+        }
+        opened
     }
 
     fn try_open(&mut self, plan: &Plan, now: u64, outputs: &mut Vec<Output>) -> Result<Opened, StartError> {

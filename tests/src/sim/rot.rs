@@ -81,7 +81,8 @@ impl World {
             return;
         }
         let disk = self.machines[node].disk.clone();
-        let before = disk.fork();
+        // Damage adds up until a start looks at it: two bits may look like a torn block where each alone would be refused.
+        let before = self.machines[node].before_damage.get_or_insert_with(|| disk.fork()).fork();
         let what = damage(&disk, &mut self.injector.rng);
         self.trace.tell(self.now, || format!("rot on node {}: {what:?}", node + 1));
         let settings =
