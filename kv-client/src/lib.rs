@@ -25,6 +25,10 @@
 //! There is no encryption yet: keep the connections within a network that is trusted. An application that stops and starts
 //! again begins new sessions: a write with an unknown outcome from before can't be asked about.
 //!
+//! # Features
+//! `cli`, on by default, is the command line `kv`, and brings `load`, a load on a store. An application that embeds the client
+//! needs neither: `default-features = false`.
+//!
 //! # Tests of applications
 //! [`testing::MemoryKv`] gives a [`Client`] on a store in memory, with faults on demand.
 
@@ -43,6 +47,7 @@ mod status;
 mod topology;
 mod types;
 
+#[cfg(feature = "load")]
 pub mod load;
 pub mod testing;
 

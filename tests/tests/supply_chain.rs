@@ -180,30 +180,36 @@ fn h2_is_new_enough() {
     assert!(parts.as_slice() >= [0, 4, 19].as_slice(), "h2 {version} closes connections that carry many small frames");
 }
 
-#[test]
-fn the_client_links_no_consensus_code() {
-    let output = cargo()
-        .args([
-            "tree",
-            "--locked",
-            "--offline",
-            "-p",
-            "kv-client",
-            "-e",
-            "normal",
-            "--prefix",
-            "none",
-            "--format",
-            "{p}",
-        ])
-        .output()
-        .expect("cargo runs");
+/// The names of all packages that are linked into the client.
+fn client_links(features: &[&str]) -> BTreeSet<String> {
+    let kinds = ["-e", "normal", "--prefix", "none", "--format", "{p}"];
+    let output = cargo().args(["tree", "--locked", "--offline", "-p", "kv-client"]).args(kinds).args(features).output();
+    let output = output.expect("cargo runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let tree = String::from_utf8(output.stdout).expect("cargo speaks UTF-8");
-    let names: BTreeSet<_> = tree.lines().filter_map(|line| line.split(' ').next()).collect();
+    let names: BTreeSet<_> = tree.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect();
     assert!(names.contains("kv-core") && names.contains("tonic"), "the tree was not understood: {names:?}");
+    names
+}
+
+#[test]
+fn the_client_links_no_consensus_code() {
+    let names = client_links(&[]);
     for name in ["raft", "raft-proto", "protobuf", "sled", "kv-server"] {
         assert!(!names.contains(name), "kv-client links {name}");
+    }
+}
+
+#[test]
+fn an_application_that_embeds_the_client_compiles_nothing_of_the_command_line() {
+    let (all, embedded) = (client_links(&[]), client_links(&["--no-default-features"]));
+    let manifest = read("kv-client/Cargo.toml");
+    let optional =
+        manifest.lines().filter_map(|line| line.split_once(" = { workspace = true, optional")).map(|(name, _)| name);
+    let optional: Vec<_> = optional.collect();
+    assert!(optional.contains(&"clap") && optional.contains(&"hdrhistogram"), "{optional:?}");
+    for name in optional {
+        assert!(all.contains(name) && !embedded.contains(name), "an application compiles {name}");
     }
 }
 
