@@ -40,6 +40,11 @@ peers *args:
     cargo build --profile dist -p kv-server
     cargo run --profile dist -p kv-tests --features peers --bin peers -- {{args}}
 
+# Instructions an operation of fixed loads on the core, counted by callgrind, beside those that are committed. `just instructions --write` commits to new ones.
+instructions *args:
+    CARGO_INCREMENTAL=0 cargo build --locked --release -p kv-tests --bin instructions
+    .ci/instructions {{args}}
+
 # Ten times the load that a cluster can bear.
 overload:
     cargo run --release -p kv-tests --bin sim -- --overload
