@@ -13,7 +13,7 @@
 //! | A write takes effect once | Raft thesis 6.3 | [`exactly_once`] | each fact, and the history |
 //! | Only a suffix of async writes is lost, within a bound | ours | [`async_suffix`] | each fact |
 //! | A state that differs is found, and does not spread | ours | [`same_state_at_mark`] | each fact |
-//! | `wait_durable` never lies | ours | [`durable_truth`] | each fact |
+//! | `wait_durable` never lies | ours | [`durable_truth`] | each fact, and the history |
 //! | A read gives what was applied, and it stays | ours | [`nothing_read_vanishes`] | each fact, and the history |
 //! | A read is no older than it says, and than was asked | ours | [`bounded_age`] | each fact |
 //! | Acknowledged writes are there in the end | ours | [`acknowledged_present`] | the history |
@@ -124,6 +124,7 @@ impl Checkers {
     ) -> Result<(), Violation> {
         acknowledged_present::check(history, final_reads_from)?;
         self.exactly_once.finish(history)?;
+        self.durable_truth.finish(history)?;
         self.nothing_read_vanishes.finish(history, &shard_of)?;
         revisions::check(history, shard_of)?;
         linearizability::check(history)

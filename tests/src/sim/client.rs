@@ -252,7 +252,9 @@ impl World {
         match self.network.send(self.now, end, node, 0) {
             Fate::Arrives(at, _) => {
                 let held = if self.quiet { 0 } else { self.plan.clients.held_micros_max };
-                let at = at + if held > 0 { self.clients[client].rng.u64(..=held) } else { 0 };
+                let (rng, prompt) = (&mut self.clients[client].rng, self.plan.clients.prompt_percent);
+                let held = if held > 0 && prompt > 0 && rng.u32(..100) < prompt { 0 } else { held };
+                let at = at + if held > 0 { rng.u64(..=held) } else { 0 };
                 if Self::may_come_twice(&request.operation)
                     && let Some(later) = self.network.again()
                 {

@@ -39,6 +39,7 @@ mod hard_disk_tests;
 pub mod judge;
 mod lifecycle;
 pub mod links;
+mod losses;
 pub mod machine;
 mod maps;
 pub mod network;

@@ -21,12 +21,14 @@ mod divergences;
 mod draw;
 mod fields;
 mod founding;
+mod losses;
 mod show;
 mod tight;
 
 pub use clients::Clients;
 pub use divergences::Divergences;
 pub use founding::Founding;
+pub use losses::Losses;
 
 /// What a run is asked to be, beside its seed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -80,6 +82,8 @@ pub struct Plan {
     pub founding: Founding,
     /// How often replicas are made to differ.
     pub divergences: Divergences,
+    /// How often leaders are lost with what they have just acknowledged.
+    pub losses: Losses,
     /// Clocks run up to this much too fast or too slow, in parts per million.
     pub drift_ppm_max: u64,
 }

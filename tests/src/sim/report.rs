@@ -43,6 +43,10 @@ pub struct Counts {
     pub recycled: u64,
     /// Replicas taken out of service by themselves.
     pub quarantines: u64,
+    /// Times that a leader was to be lost.
+    pub losses_drawn: u64,
+    /// Leaders lost with what they had just acknowledged.
+    pub losses: u64,
     /// Times that a state was to be made to differ.
     pub divergences_drawn: u64,
     /// States that were made to differ.
@@ -133,6 +137,9 @@ impl fmt::Display for Report {
         if counts.diverged > 0 {
             let (diverged, discarded, disputes) = (counts.diverged, counts.discarded, counts.disputes);
             writeln!(f, "  {diverged} states made to differ, {discarded} thrown away, {disputes} disputes")?;
+        }
+        if counts.losses > 0 {
+            writeln!(f, "  {} leaders lost with what they had just acknowledged", counts.losses)?;
         }
         write!(f, "  faults:")?;
         for ((name, _), count) in self.plan.faults.kinds().iter().zip(counts.faults).filter(|(_, count)| *count > 0) {

@@ -41,8 +41,10 @@ pub fn shrink(report: Report, history: History, may_go_on: &mut dyn FnMut() -> b
         search.shorten();
         let plan = &search.best.report.plan;
         let (faults, divergences) = (plan.faults_kept.clone(), plan.divergences.kept.clone());
+        let losses = plan.losses.kept.clone();
         search.leave_some_out("faults_kept", faults, |counts| counts.faults.iter().sum());
         search.leave_some_out("divergences.kept", divergences, |counts| counts.divergences_drawn);
+        search.leave_some_out("losses.kept", losses, |counts| counts.losses_drawn);
         if search.best.report.plan.to_text() == before {
             return search.best;
         }
@@ -115,8 +117,9 @@ impl Search<'_> {
             let kinds = text.lines().filter_map(|line| line.split_once(" = "));
             kinds
                 .filter(|(name, often)| {
-                    let is_kind =
-                        name.starts_with("faults.") || name.starts_with("storms.") || *name == "divergences.often";
+                    let is_kind = name.starts_with("faults.")
+                        || name.starts_with("storms.")
+                        || ["divergences.often", "losses.often"].contains(name);
                     is_kind && !name.ends_with(".lasts_micros") && *often != "0"
                 })
                 .map(|(name, _)| format!("{name}=0"))

@@ -27,6 +27,7 @@ use super::{
     founding::{Connection, FoundingEvent},
     founding_places::Place,
     judge::Judge,
+    losses::{Loss, LossMaker},
     machine::{LANES, Machine},
     maps::MapEvent,
     network::{Fate, Network},
@@ -85,6 +86,8 @@ pub(super) enum Event {
     NoAnswer { client: usize, request: RequestId },
     /// A replica's state is made to differ.
     Diverge,
+    /// A leader is lost with what it has acknowledged.
+    Loss(Loss),
     /// A fault.
     Fault { kind: Kind },
     /// The end of one.
@@ -110,6 +113,7 @@ pub struct World {
     pub(super) storms: StormMaker,
     pub(super) disk_injector: DiskInjector,
     pub(super) divergence: Divergence,
+    pub(super) losses: LossMaker,
     pub(super) judge: Judge,
     pub(super) trace: Trace,
     pub(super) counts: Counts,
@@ -172,6 +176,7 @@ impl World {
             storms: StormMaker::new(&plan),
             disk_injector: DiskInjector::new(&plan),
             divergence: Divergence::new(&plan),
+            losses: LossMaker::new(&plan),
             judge: Judge::new(&plan),
             trace,
             counts: Counts::default(),
@@ -209,6 +214,7 @@ impl World {
         world.schedule_storm();
         world.schedule_disk_fault();
         world.schedule_divergence();
+        world.schedule_loss();
         world
     }
 
@@ -254,6 +260,7 @@ impl World {
             Event::Work { client } => self.client_work(client),
             Event::Wake { client, operation, wake } => self.client_wake(client, operation, wake),
             Event::Diverge => self.diverge(),
+            Event::Loss(loss) => self.loss_event(&loss),
             Event::Fault { kind } => {
                 if !self.quiet {
                     self.inject(kind);

@@ -18,6 +18,8 @@ pub struct Clients {
     pub answer_micros_max: u64,
     /// A request may be held back on the way for up to this long, in microseconds: later ones overtake it.
     pub held_micros_max: u64,
+    /// Requests in a hundred that are not held back all the same.
+    pub prompt_percent: u32,
     /// Writes in a hundred that begin a new session though the old one lives.
     pub churn_percent: u32,
 }
@@ -34,6 +36,7 @@ impl Clients {
             pushes: rng.bool(),
             answer_micros_max: [0, 5_000, 30_000, 200_000][rng.usize(..4)],
             held_micros_max: [0, 20_000, 1_500_000][rng.usize(..3)],
+            prompt_percent: 0,
             churn_percent: [0, 5, 30][rng.usize(..3)],
         }
     }

@@ -6,7 +6,7 @@ use fastrand::Rng;
 use kv_core::{inbox::Limits, settings::Settings};
 
 use super::{
-    super::storms::Storms, Clients, Costs, Divergences, Faults, Founding, Kept, Links, Options, Plan, Workload,
+    super::storms::Storms, Clients, Costs, Divergences, Faults, Founding, Kept, Links, Losses, Options, Plan, Workload,
     clients::draw_session_bounds, mix,
 };
 
@@ -48,11 +48,13 @@ impl Plan {
             drift_ppm_max: [0, 200, 50_000][rng.usize(..3)],
             founding: Founding::draw(seed),
             divergences: Divergences::default(),
+            losses: Losses::default(),
             clients: Clients::draw(seed),
             settings: draw_session_bounds(seed, settings),
         };
         let has_faults = plan.faults.kinds().iter().any(|(_, often)| *often > 0.0);
         plan.divergences = Divergences::draw(seed, replication.min(nodes), has_faults);
+        plan.draw_losses();
         plan.tighten();
         plan
     }
@@ -110,6 +112,7 @@ impl Plan {
             drift_ppm_max: 0,
             founding: Founding::default(),
             divergences: Divergences::default(),
+            losses: Losses::default(),
             clients: Clients::default(),
         }
     }

@@ -78,7 +78,8 @@ impl Plan {
                 disk_full rot_log rot_file store_lost store_altered transfer zombie lasts_micros;
             founding: from_empty starts_within_micros early_faults early_micros wipe otherwise cut_percent;
             divergences: often kept;
-            clients: one_endpoint old_map pushes answer_micros_max held_micros_max churn_percent;
+            losses: often cut_micros_max kept;
+            clients: one_endpoint old_map pushes answer_micros_max held_micros_max prompt_percent churn_percent;
         );
         let bounds = &mut self.settings.session_bounds;
         visit("settings.sessions_max", &mut bounds.sessions_max);
@@ -153,6 +154,7 @@ mod tests {
             if seed % 3 == 0 {
                 plan.faults_kept = Kept::Only((0..seed % 5).collect());
                 plan.divergences.kept = Kept::Only((0..seed % 4).collect());
+                plan.losses.kept = Kept::Only((0..seed % 7).collect());
             }
             let read = Plan::from_text(&plan.to_text()).unwrap();
             assert_eq!(

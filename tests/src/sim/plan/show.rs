@@ -60,13 +60,14 @@ impl fmt::Display for Plan {
         let (clients, bounds) = (&self.clients, self.settings.session_bounds);
         writeln!(
             f,
-            "  clients: {}, {}, {}, answers within {} ms, requests held up to {} ms, {} % of writes in new sessions; {} sessions \
+            "  clients: {}, {}, {}, answers within {} ms, requests held up to {} ms but {} %, {} % of writes in new sessions; {} sessions \
              of {} B a shard",
             if clients.one_endpoint { "one address" } else { "all addresses" },
             if clients.old_map { "an old map" } else { "a map" },
             if clients.pushes { "maps pushed" } else { "maps asked for" },
             clients.answer_micros_max / 1_000,
             clients.held_micros_max / 1_000,
+            clients.prompt_percent,
             clients.churn_percent,
             bounds.sessions_max,
             bounds.bytes_max
@@ -100,6 +101,14 @@ impl fmt::Display for Plan {
             self.inbox.turn_bytes_max,
             self.inbox.wait_micros_max
         )?;
+        if self.losses.often > 0.0 {
+            let cut_millis = self.losses.cut_micros_max / 1_000;
+            writeln!(
+                f,
+                "  leaders lost {:.1} times a minute, cut off for up to {cut_millis} ms before",
+                self.losses.often
+            )?;
+        }
         write!(f, "  faults a minute:")?;
         for (name, often) in self.faults.kinds().into_iter().filter(|(_, often)| *often > 0.0) {
             write!(f, " {name} {often:.1}")?;
