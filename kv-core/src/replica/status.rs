@@ -3,7 +3,10 @@
 use raft::StateRole;
 
 use super::{FollowerStatus, Phase, Replica};
-use crate::types::{Digest, Epoch, LogIndex, NodeId, ReplicaId, Revision, ShardId, Term};
+use crate::{
+    shard_map::Arc,
+    types::{Digest, Epoch, LogIndex, NodeId, ReplicaId, Revision, ShardId, Term},
+};
 
 /// A replica's role in its group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -51,6 +54,8 @@ pub struct ShardStatus {
     pub quarantined: bool,
     /// Why it was; empty if it was not.
     pub quarantine_reason: String,
+    /// The arc that it owns; none in the meta shard, or while the state is loaded.
+    pub arc: Option<Arc>,
     /// The epoch of its arc; 0 while the state is loaded.
     pub epoch: Epoch,
     /// The state's revision; 0 while it is loaded.
@@ -103,6 +108,7 @@ impl Replica {
                 Phase::Quarantined(reason) => reason.clone(),
                 _ => String::new(),
             },
+            arc: state.and_then(|state| state.arc()),
             epoch: state.map_or(Epoch(0), |state| state.epoch()),
             revision: state.map_or(Revision(0), |state| state.revision()),
             log_bytes: store.bytes(),

@@ -124,6 +124,14 @@ impl ShardState {
     /// The arc; `None` in the meta shard.
     #[must_use]
     pub fn arc(&self) -> Option<Arc> {
+        #[cfg(kv_mutants)]
+        if mutant!("S3") {
+            // The first position of the next shard is owned here as well.
+            return self
+                .header
+                .arc
+                .map(|arc| Arc { last: crate::types::Position(arc.last.0.saturating_add(1)), ..arc });
+        }
         self.header.arc
     }
 
@@ -136,7 +144,7 @@ impl ShardState {
     /// Whether a key is in the arc. The meta shard owns none.
     #[must_use]
     pub fn owns(&self, key: &Key) -> bool {
-        self.header.arc.is_some_and(|arc| arc.contains(ring::position(key.as_bytes())))
+        self.arc().is_some_and(|arc| arc.contains(ring::position(key.as_bytes())))
     }
 
     /// Takes over a configuration that holds from this index on.
@@ -218,6 +226,14 @@ impl ShardState {
         for (key, record) in self.sessions.take_changes() {
             if !mutant!("B24") {
                 self.tables.active.set(key, record);
+            }
+        }
+        #[cfg(kv_mutants)]
+        if mutant!("S1") && self.header.index.0.is_multiple_of(3) {
+            // One entry is forgotten, on all replicas the same one.
+            let is_entry = |key: &&Bytes| key.first() == Some(&record::SPACE_ENTRIES);
+            if let Some(key) = self.tables.active.records.keys().find(is_entry).cloned() {
+                self.tables.active.records.remove(&key);
             }
         }
         self.changed = false;

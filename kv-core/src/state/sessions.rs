@@ -355,7 +355,8 @@ impl Sessions {
 
     fn evict(&mut self) {
         point!(SessionEvicted);
-        let (_, id) = self.by_use.first_key_value().expect("what is over its bound is not empty");
+        let oldest = if mutant!("S2") { self.by_use.last_key_value() } else { self.by_use.first_key_value() };
+        let (_, id) = oldest.expect("what is over its bound is not empty");
         let id = *id;
         self.take_out(id);
         self.changed.remove(&id);

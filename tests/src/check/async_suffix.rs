@@ -1,24 +1,19 @@
 //! Async loss (ours): of what a leader acknowledged early in a term, only a suffix may be lost, and never more than the bound.
 //!
-//! The bound holds when it is acknowledged: at most 1,000 commands or 1 MiB undecided, the oldest for at most 100 ms. Whatever
-//! is lost was undecided when its leader last acknowledged anything, so the loss is within the bound as well.
+//! The bound holds when it is acknowledged: so many commands and bytes undecided at most (1,000 and 1 MiB, unless a run draws
+//! them smaller), the oldest for so long at most (100 ms). Whatever is lost was undecided when its leader last acknowledged anything, so the loss is within the bound as well.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use kv_core::types::{LogIndex, ShardId, Term};
 
-use super::{Fact, Violation};
+use super::{Bounds, Fact, Violation};
 use crate::history::Moment;
-
-/// Most commands that a leader may have acknowledged and not decided.
-pub const COMMANDS_MAX: usize = 1_000;
-/// Most bytes of commands that a leader may have acknowledged and not decided.
-pub const BYTES_MAX: u64 = 1024 * 1024;
 
 /// What was acknowledged early, for each shard and term.
 #[derive(Debug)]
 pub struct AsyncSuffix {
-    undecided_micros_max: u64,
+    bounds: Bounds,
     accepted: BTreeMap<(ShardId, Term), VecDeque<Accepted>>,
     /// Lowest index of those that a leader acknowledged in a term and that were lost.
     lost: BTreeMap<(ShardId, Term), LogIndex>,
@@ -34,10 +29,10 @@ struct Accepted {
 }
 
 impl AsyncSuffix {
-    /// A judge that allows an acknowledged write to be undecided for this long, in simulated time.
+    /// A judge by these bounds.
     #[must_use]
-    pub fn new(undecided_micros_max: u64) -> Self {
-        Self { undecided_micros_max, accepted: BTreeMap::new(), lost: BTreeMap::new(), applied: BTreeMap::new() }
+    pub fn new(bounds: Bounds) -> Self {
+        Self { bounds, accepted: BTreeMap::new(), lost: BTreeMap::new(), applied: BTreeMap::new() }
     }
 
     /// Judges a fact.
@@ -77,7 +72,8 @@ impl AsyncSuffix {
         undecided.push_back(accepted);
         let (commands, bytes) = (undecided.len(), undecided.iter().map(|accepted| accepted.bytes).sum::<u64>());
         let oldest_micros = undecided.front().map_or(0, |oldest| accepted.at.micros - oldest.at.micros);
-        if commands > COMMANDS_MAX || bytes > BYTES_MAX || oldest_micros > self.undecided_micros_max {
+        let Bounds { undecided_commands_max, undecided_bytes_max, undecided_micros_max, .. } = self.bounds;
+        if commands > undecided_commands_max || bytes > undecided_bytes_max || oldest_micros > undecided_micros_max {
             return Err(format!(
                 "shard {shard} in term {term} has acknowledged {commands} undecided commands of {bytes} bytes, the oldest {oldest_micros} us ago"
             ));
@@ -112,11 +108,11 @@ impl AsyncSuffix {
 mod tests {
     use kv_core::types::Token;
 
-    use super::super::testing::{applied, judge, place};
+    use super::super::testing::{BOUNDS, applied, judge, place};
     use super::*;
 
     fn verdict(facts: &[Fact]) -> Result<(), Violation> {
-        let mut property = AsyncSuffix::new(100_000);
+        let mut property = AsyncSuffix::new(BOUNDS);
         judge(facts, |at, fact| property.check(at, fact))
     }
 
@@ -152,9 +148,9 @@ mod tests {
         let commands: Vec<_> = (0..=101).map(|i| accepted(2, 2 + i, 1)).collect();
         assert_eq!(verdict(&commands[..101]), Ok(()));
         assert!(verdict(&commands).unwrap_err().what.contains("101000 us"));
-        assert!(verdict(&[accepted(2, 2, BYTES_MAX), accepted(2, 3, 1)]).is_err());
-        let mut property = AsyncSuffix::new(u64::MAX);
-        let many: Vec<_> = (0..=COMMANDS_MAX as u64).map(|_| accepted(2, 2, 1)).collect();
-        assert_eq!(judge(&many, |at, fact| property.check(at, fact)).unwrap_err().at.event, 1_001);
+        assert!(verdict(&[accepted(2, 2, BOUNDS.undecided_bytes_max), accepted(2, 3, 1)]).is_err());
+        let mut property = AsyncSuffix::new(Bounds { undecided_commands_max: 7, ..BOUNDS });
+        let many: Vec<_> = (0..9).map(|_| accepted(2, 2, 1)).collect();
+        assert_eq!(judge(&many, |at, fact| property.check(at, fact)).unwrap_err().at.event, 8);
     }
 }

@@ -50,11 +50,6 @@ impl KeptPromises {
                 said.appended = said.appended.max(entry.term);
                 None
             }
-            Fact::Wiped { place } => {
-                self.said.remove(place);
-                self.votes.retain(|(voter, _), _| voter != place);
-                None
-            }
             _ => None,
         };
         what.map_or(Ok(()), |what| Err(Violation { property: "kept promises", what, at }))
@@ -149,10 +144,5 @@ mod tests {
     #[test]
     fn a_lost_entry_that_was_acknowledged_is_bad() {
         assert!(verdict(&[appended(1, 2, 2, 20), accepted(2, 2), started(1, 2, None, 1, &[])]).is_err());
-    }
-
-    #[test]
-    fn a_wiped_disk_is_forgiven() {
-        assert_eq!(verdict(&[voted(2, 2), Fact::Wiped { place: place(1) }, started(1, 1, None, 1, &[])]), Ok(()));
     }
 }

@@ -45,10 +45,6 @@ impl LeaderCompleteness {
                 self.known.insert(*place, *commit);
                 Ok(())
             }
-            Fact::Wiped { place } => {
-                self.known.remove(place);
-                Ok(())
-            }
             Fact::BecameLeader { place, term, .. } => self.lead(*place, *term).map_err(violation),
             _ => Ok(()),
         }

@@ -65,9 +65,6 @@ impl Logs {
     /// In words, if an entry is not appended to what the log holds, or a log comes back with a gap.
     pub fn see(&mut self, fact: &Fact) -> Result<(), String> {
         match fact {
-            Fact::Wiped { place } => {
-                self.logs.remove(place);
-            }
             Fact::Started { place, boundary, entries, .. } => {
                 let terms = entries.iter().map(|entry| entry.term).collect();
                 let log = Log { boundary: *boundary, terms };

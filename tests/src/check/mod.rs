@@ -12,6 +12,7 @@
 //! | One shard owns an arc at an epoch | ours | [`one_owner`] | each fact |
 //! | A write takes effect once | Raft thesis 6.3 | [`exactly_once`] | each fact, and the history |
 //! | Only a suffix of async writes is lost, within a bound | ours | [`async_suffix`] | each fact |
+//! | Outcomes and states are those of a model | ours | [`model`] | each fact |
 //! | A state that differs is found, and does not spread | ours | [`same_state_at_mark`] | each fact |
 //! | `wait_durable` never lies | ours | [`durable_truth`] | each fact, and the history |
 //! | A read gives what was applied, and it stays | ours | [`nothing_read_vanishes`] | each fact, and the history |
@@ -34,6 +35,7 @@ pub mod leader_completeness;
 pub mod linearizability;
 pub mod log_matching;
 pub mod logs;
+pub mod model;
 pub mod monotonic;
 pub mod nothing_read_vanishes;
 pub mod one_owner;
@@ -46,7 +48,7 @@ pub mod view;
 pub use view::{Fact, Violation};
 
 use crate::history::{History, Moment, Name};
-use kv_core::types::ShardId;
+use kv_core::{shard_map::ShardMap, state::sessions::SessionBounds, types::ShardId};
 
 /// All properties, judged together.
 #[derive(Debug)]
@@ -65,13 +67,27 @@ pub struct Checkers {
     nothing_read_vanishes: nothing_read_vanishes::NothingReadVanishes,
     bounded_age: bounded_age::BoundedAge,
     same_state_at_mark: same_state_at_mark::SameStateAtMark,
+    model: model::Model,
+}
+
+/// What a run bounds, as far as judges have to know it.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// For how long an asynchronous write may be undecided at the leader that acknowledged it before later ones must wait, in
+    /// simulated time: with clocks that drift, as long as that can be.
+    pub undecided_micros_max: u64,
+    /// Most asynchronous writes of a shard that are acknowledged and not decided.
+    pub undecided_commands_max: usize,
+    /// Most bytes of them.
+    pub undecided_bytes_max: u64,
+    /// How much a shard remembers of sessions.
+    pub sessions: SessionBounds,
 }
 
 impl Checkers {
-    /// Judges for a run. `undecided_micros_max` is the time for which an asynchronous write may be undecided at the leader that
-    /// acknowledged it before later ones must wait, in simulated time: with clocks that drift, as long as that can be.
+    /// Judges for a run of a cluster that is founded with this layout.
     #[must_use]
-    pub fn new(undecided_micros_max: u64) -> Self {
+    pub fn new(bounds: Bounds, layout: &ShardMap) -> Self {
         Self {
             election_safety: Default::default(),
             log_matching: Default::default(),
@@ -82,12 +98,19 @@ impl Checkers {
             synced: Default::default(),
             one_owner: Default::default(),
             exactly_once: Default::default(),
-            async_suffix: async_suffix::AsyncSuffix::new(undecided_micros_max),
+            async_suffix: async_suffix::AsyncSuffix::new(bounds),
             durable_truth: Default::default(),
             nothing_read_vanishes: Default::default(),
             bounded_age: Default::default(),
             same_state_at_mark: Default::default(),
+            model: model::Model::new(layout, bounds.sessions),
         }
+    }
+
+    /// The model of the state.
+    #[must_use]
+    pub fn model(&self) -> &model::Model {
+        &self.model
     }
 
     /// Judges a fact, when it happens.
@@ -108,7 +131,8 @@ impl Checkers {
         self.durable_truth.check(at, fact)?;
         self.same_state_at_mark.check(at, fact)?;
         self.nothing_read_vanishes.check(at, fact)?;
-        self.bounded_age.check(at, fact)
+        self.bounded_age.check(at, fact)?;
+        self.model.check(at, fact)
     }
 
     /// Judges the whole run when it is over. The operations called at or after the event `final_reads_from` must hold a

@@ -26,7 +26,7 @@ impl Monotonic {
     /// If something went back.
     pub fn check(&mut self, at: Moment, fact: &Fact) -> Result<(), Violation> {
         match fact {
-            Fact::Started { place, .. } | Fact::NotFound { place } | Fact::Wiped { place } => {
+            Fact::Started { place, .. } | Fact::NotFound { place } => {
                 self.last.remove(place);
                 Ok(())
             }

@@ -1,9 +1,9 @@
-//! State-machine safety (Raft 5.4.3): all replicas apply the same entry at an index, it has the same outcome everywhere, and the
-//! states that follow are the same. Each replica applies in order and leaves nothing out.
+//! State-machine safety (Raft 5.4.3): all replicas apply the same entry at an index, it has the same outcome everywhere, and
+//! each replica applies in order and leaves nothing out.
 
 use std::collections::BTreeMap;
 
-use kv_core::types::{Digest, LogIndex, ShardId};
+use kv_core::types::{LogIndex, ShardId};
 
 use super::{
     Fact, Violation,
@@ -15,7 +15,6 @@ use crate::history::Moment;
 #[derive(Debug, Default)]
 pub struct StateMachineSafety {
     applied: BTreeMap<(ShardId, LogIndex), First>,
-    digests: BTreeMap<(ShardId, LogIndex), Digest>,
     last: BTreeMap<Place, LogIndex>,
 }
 
@@ -34,7 +33,7 @@ impl StateMachineSafety {
     pub fn check(&mut self, at: Moment, fact: &Fact) -> Result<(), Violation> {
         let violation = |what| Violation { property: "state-machine safety", what, at };
         match fact {
-            Fact::Started { place, .. } | Fact::Wiped { place } | Fact::StateLost { place } => {
+            Fact::Started { place, .. } | Fact::StateLost { place } => {
                 self.last.remove(place);
                 Ok(())
             }
@@ -42,14 +41,13 @@ impl StateMachineSafety {
                 self.last.insert(*place, *index);
                 Ok(())
             }
-            Fact::Installed { place, index, digest, .. } => {
+            Fact::Installed { place, index, .. } => {
                 self.last.insert(*place, *index);
-                self.same_digest(*place, *index, *digest).map_err(violation)
+                Ok(())
             }
-            Fact::Applied { place, entry, commands, digest } => {
+            Fact::Applied { place, entry, commands } => {
                 self.in_order(*place, entry.index).map_err(violation)?;
-                self.same_entry(*place, *entry, commands).map_err(violation)?;
-                digest.map_or(Ok(()), |digest| self.same_digest(*place, entry.index, digest).map_err(violation))
+                self.same_entry(*place, *entry, commands).map_err(violation)
             }
             _ => Ok(()),
         }
@@ -81,14 +79,6 @@ impl StateMachineSafety {
         }
         Ok(())
     }
-
-    fn same_digest(&mut self, place: Place, index: LogIndex, digest: Digest) -> Result<(), String> {
-        let known = *self.digests.entry((place.shard, index)).or_insert(digest);
-        if known == digest {
-            return Ok(());
-        }
-        Err(format!("after {index} the state of {place} has the digest {digest}, another's {known}"))
-    }
 }
 
 #[cfg(test)]
@@ -98,7 +88,7 @@ mod tests {
         types::{Revision, Term},
     };
 
-    use super::super::testing::{applied, judge, mark, place, started};
+    use super::super::testing::{applied, judge, place, started};
     use super::*;
 
     fn verdict(facts: &[Fact]) -> Result<(), Violation> {
@@ -119,7 +109,7 @@ mod tests {
             applied(2, 2, 2, written(1)),
             started(1, 2, None, 3, &[]),
             applied(1, 2, 2, written(1)),
-            Fact::Installed { place: place(3), index: LogIndex(2), term: Term(2), digest: Digest(5) },
+            Fact::Installed { place: place(3), index: LogIndex(2), term: Term(2), digest: kv_core::types::Digest(5) },
             applied(3, 3, 2, written(2)),
         ];
         assert_eq!(verdict(&facts), Ok(()));
@@ -135,17 +125,5 @@ mod tests {
     fn a_gap_is_bad() {
         assert!(verdict(&[applied(1, 2, 2, written(1)), applied(1, 4, 2, written(2))]).is_err());
         assert!(verdict(&[applied(1, 2, 2, written(1)), applied(1, 2, 2, written(1))]).is_err());
-    }
-
-    #[test]
-    fn another_digest_is_bad() {
-        let with_digest = |node, digest| Fact::Applied {
-            place: place(node),
-            entry: mark(2, 2, 0),
-            commands: Vec::new(),
-            digest: Some(Digest(digest)),
-        };
-        assert_eq!(verdict(&[with_digest(1, 7), with_digest(2, 7)]), Ok(()));
-        assert!(verdict(&[with_digest(1, 7), with_digest(2, 8)]).is_err());
     }
 }

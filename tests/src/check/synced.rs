@@ -67,10 +67,6 @@ impl Synced {
             }
             Fact::Promised { place, term, vote, accepted } => self.promise(*place, *term, *vote, *accepted),
             Fact::Committed { place, index, .. } => self.commit(*place, *index),
-            Fact::Wiped { place } => {
-                self.replicas.remove(place);
-                None
-            }
             _ => None,
         };
         what.map_or(Ok(()), |what| Err(Violation { property: "synced before it counts", what, at }))

@@ -1,12 +1,23 @@
 //! What the checkers' tests share: short ways to write facts, and a clock that counts them.
 
-use kv_core::types::{LogIndex, NodeId, ReplicaId, ShardId, Term};
+use kv_core::{
+    state::sessions::{SESSION_BYTES_MAX, SESSIONS_MAX, SessionBounds},
+    types::{LogIndex, NodeId, ReplicaId, ShardId, Term},
+};
 
 use super::{
-    Fact, Violation,
+    Bounds, Fact, Violation,
     view::{AppliedCommand, EntryMark, Place},
 };
 use crate::history::Moment;
+
+/// The bounds of production.
+pub(super) const BOUNDS: Bounds = Bounds {
+    undecided_micros_max: 100_000,
+    undecided_commands_max: 1_000,
+    undecided_bytes_max: 1024 * 1024,
+    sessions: SessionBounds { sessions_max: SESSIONS_MAX, bytes_max: SESSION_BYTES_MAX },
+};
 
 /// The replica of shard 1 on this node; its id is the node's.
 pub(super) fn place(node: u64) -> Place {
@@ -34,7 +45,7 @@ pub(super) fn leads(node: u64, term: u64, last_index: u64) -> Fact {
 }
 
 pub(super) fn applied(node: u64, index: u64, term: u64, commands: Vec<AppliedCommand>) -> Fact {
-    Fact::Applied { place: place(node), entry: mark(index, term, index), commands, digest: None }
+    Fact::Applied { place: place(node), entry: mark(index, term, index), commands }
 }
 
 /// A start that finds these entries in a log that stands on index 1 of term 1.
@@ -65,12 +76,13 @@ pub(super) fn judge(
 #[test]
 fn every_judge_of_facts_is_asked() {
     use kv_core::{
-        shard_map::Arc,
+        command::Command,
+        shard_map::{Arc, ShardMap},
         types::{Epoch, Position, Revision, Token},
     };
 
     use super::{
-        Checkers,
+        Checkers, model,
         view::{ReplicaView, Role},
     };
     use crate::history::Seen;
@@ -112,6 +124,7 @@ fn every_judge_of_facts_is_asked() {
                 current_at_micros: Some(0),
             }],
         ),
+        ("the model of the state", vec![model::tests::decided(2, &[Command::OpenSession]), applied(1, 2, 2, vec![])]),
         ("wait_durable", vec![Fact::SaidDurable { place: place(1), token, durable: true }]),
         (
             "nothing read vanishes",
@@ -119,7 +132,9 @@ fn every_judge_of_facts_is_asked() {
         ),
     ];
     for (property, facts) in streams {
-        let mut checkers = Checkers::new(100_000);
+        // Of shards that it does not know the model says nothing.
+        let layout = if property == "the model of the state" { model::tests::layout() } else { ShardMap::default() };
+        let mut checkers = Checkers::new(BOUNDS, &layout);
         let violation = judge(&facts, |at, fact| checkers.check(at, fact)).unwrap_err();
         assert_eq!(violation.property, property, "{violation}");
     }
@@ -137,7 +152,7 @@ fn every_judge_of_the_history_is_asked() {
     };
     let facts = [put(1, "a"), put(2, "b")];
     let finish = |history: &str| {
-        let mut checkers = super::Checkers::new(100_000);
+        let mut checkers = super::Checkers::new(BOUNDS, &kv_core::shard_map::ShardMap::default());
         judge(&facts, |at, fact| checkers.check(at, fact)).unwrap();
         checkers.finish(&history.parse().unwrap(), 90, |_| ShardId(1))
     };

@@ -5,7 +5,7 @@
 //! simulator gives [`Fact::View`] for those replicas whose view changed, after the other facts of that event.
 
 use kv_core::{
-    command::CommandOutcome,
+    command::{Command, CommandOutcome},
     shard_map::Arc,
     types::{Digest, Epoch, LogIndex, NodeId, ReplicaId, Revision, Sequence, SessionId, ShardId, Term, Token},
 };
@@ -173,11 +173,6 @@ pub enum Fact {
         /// Which replica.
         place: Place,
     },
-    /// A replica's disk was lost or damaged by the simulator: what it promised is forgiven.
-    Wiped {
-        /// Which replica.
-        place: Place,
-    },
     /// A running replica gave its state up: it loads one that may be older, and applies again from there.
     StateLost {
         /// Which replica.
@@ -246,8 +241,27 @@ pub enum Fact {
         entry: EntryMark,
         /// Its commands in order, with their outcomes; empty for an entry without any.
         commands: Vec<AppliedCommand>,
-        /// The digest of the state after it, where the replica knows it.
-        digest: Option<Digest>,
+    },
+    /// An entry was applied by a replica for the first time: it is decided. Given once for each index, in their order, before the
+    /// replica's [`Fact::Applied`], and also if the state of that replica was made to differ.
+    Decided {
+        /// The shard.
+        shard: ShardId,
+        /// The entry's index.
+        index: LogIndex,
+        /// Its term.
+        term: Term,
+        /// Its commands.
+        commands: Vec<Command>,
+    },
+    /// A replica that nothing made to differ told the digest of its whole state.
+    Held {
+        /// Which replica.
+        place: Place,
+        /// The index at which the state stands.
+        index: LogIndex,
+        /// Its digest.
+        digest: Digest,
     },
     /// The leader answered an asynchronous write before it was decided.
     AcceptedAsync {

@@ -62,6 +62,12 @@ impl MemoryStore {
         self.inner.borrow_mut().reads_until_failure = Some(reads);
     }
 
+    /// Whether a read to come fails.
+    #[must_use]
+    pub fn is_about_to_fail(&self) -> bool {
+        self.inner.borrow().reads_until_failure.is_some()
+    }
+
     /// Numbers of records in the trees.
     #[must_use]
     pub fn sizes(&self) -> BTreeMap<ReplicaId, usize> {

@@ -42,8 +42,8 @@ const PROMISES: &[(&str, &str)] = &[
         "Nothing that nodes and disks may do brings a replica to a state that raft holds to be impossible.",
     ),
     (
-        "replicas that applied the same entries hold the same state",
-        "Copies of a shard are the same, byte for byte, wherever they are.",
+        "the model of the state",
+        "What comes of each command, and what each copy of a shard holds, is what the commands before it say.",
     ),
     ("each request is answered once", "A request is answered once, and nobody is answered who did not ask."),
     ("what is applied decodes", "What is in the log can be read."),

@@ -184,7 +184,7 @@ pub fn view(node: usize, status: &ShardStatus) -> ReplicaView {
         applied: status.applied,
         first_index: status.first_index,
         last_index: status.last_index,
-        arc: None,
+        arc: status.arc,
         epoch: status.epoch,
     }
 }

@@ -1,9 +1,9 @@
 //! The end of a run: faults stop, and within a bounded time the cluster must be healthy and hold what it promised.
 //!
-//! In this order: every shard has one leader that has committed in its term; every key takes a write and is read back
-//! linearizably (these operations feed the history, so what was promised before is judged by them too); every replica that may
-//! run has applied all that its shard has committed, and all replicas of a shard hold the same state, by a digest computed
-//! from scratch. Then the checkers judge the history.
+//! In this order: every shard has one leader that has committed in its term; every key that was ever in use is read
+//! linearizably, then takes a write and is read back (these operations feed the history, so what was promised before is judged
+//! by them too); every replica that may run has applied all that its shard has committed, and holds the state of the model, by
+//! a digest computed from scratch. Then the checkers judge the history.
 
 use kv_core::{
     node::Role,
@@ -53,17 +53,15 @@ impl World {
         self.wait_for(limit, "in quiet, every shard gets one leader", Self::leaderless);
         self.wait_until_right(limit);
         self.wait_for(limit, "in quiet, every shard gets one leader", Self::leaderless);
+        // Read before anything is written anew: what was lost in all replicas alike would not be missed afterwards.
+        self.read_all(limit);
         for (number, key) in self.keys.in_use().to_vec().into_iter().enumerate() {
             let client = number % self.clients.len();
             self.put_at_last(client, key, limit);
         }
         self.wait_for(limit, "in quiet, every operation ends", Self::still_open);
         self.judge.final_reads_from = self.judge.moment().event;
-        for (number, key) in self.keys.all().into_iter().enumerate() {
-            let client = number % self.clients.len();
-            self.get_at_last(client, key, limit);
-        }
-        self.wait_for(limit, "in quiet, every operation ends", Self::still_open);
+        self.read_all(limit);
         self.wait_for(limit, "in quiet, every replica catches up", Self::lagging);
         if self.failure.is_none() {
             self.compare_states();
@@ -87,6 +85,15 @@ impl World {
             plan: self.plan,
         };
         (report, self.judge.history)
+    }
+
+    /// Reads every key that was ever in use, linearizably.
+    fn read_all(&mut self, limit: u64) {
+        for (number, key) in self.keys.all().into_iter().enumerate() {
+            let client = number % self.clients.len();
+            self.get_at_last(client, key, limit);
+        }
+        self.wait_for(limit, "in quiet, every operation ends", Self::still_open);
     }
 
     fn wait_for(&mut self, limit: u64, property: &'static str, lacking: fn(&Self) -> Option<String>) {

@@ -86,6 +86,8 @@ pub(super) enum Event {
     NoAnswer { client: usize, request: RequestId },
     /// A replica's state is made to differ.
     Diverge,
+    /// A replica's whole state is looked at.
+    Look,
     /// A leader is lost with what it has acknowledged.
     Loss(Loss),
     /// A fault.
@@ -215,6 +217,7 @@ impl World {
         world.schedule_disk_fault();
         world.schedule_divergence();
         world.schedule_loss();
+        world.schedule_look();
         world
     }
 
@@ -260,6 +263,7 @@ impl World {
             Event::Work { client } => self.client_work(client),
             Event::Wake { client, operation, wake } => self.client_wake(client, operation, wake),
             Event::Diverge => self.diverge(),
+            Event::Look => self.look(),
             Event::Loss(loss) => self.loss_event(&loss),
             Event::Fault { kind } => {
                 if !self.quiet {

@@ -18,8 +18,8 @@ const CPU_SECS_MAX: u64 = 60;
 /// Seeds that the control runs without a bug.
 const CONTROL_RUNS: u64 = 5;
 
-/// The planted bugs: `mutant!` marks the places in kv-core. Those with a B are of the catalogue, those with an A are against
-/// promises that only this store makes.
+/// The planted bugs: `mutant!` marks the places in kv-core. Those with a B are of the catalogue, those with an A, an S
+/// or an M are against promises that only this store makes.
 const BUGS: &[(&str, &str)] = &[
     ("B1", "a leader reads its own state without proof that it still leads"),
     ("B2", "a ReadIndex context is used twice"),
@@ -58,6 +58,9 @@ const BUGS: &[(&str, &str)] = &[
     ("A3", "an async write of unknown outcome is sent again as async, and its last token believed"),
     ("A4", "a write of unknown outcome goes on under another session"),
     ("A5", "an async write is acknowledged though its session may refuse it"),
+    ("S1", "all replicas alike forget an entry when they make a checkpoint"),
+    ("S2", "all replicas alike forget the session that was used last"),
+    ("S3", "the arcs of two shards overlap by one position"),
     ("M1", "a checkpoint that no majority holds is given to others"),
     ("M2", "a replica throws its state away because one other differs"),
     ("M3", "a replica keeps a state that a majority contradicts"),
