@@ -118,12 +118,25 @@ pub(crate) async fn keep_fresh(routing: Arc<Routing>, endpoints: Vec<String>, co
     }
 }
 
+/// Why an address gives no map, for people.
+fn describe(status: &tonic::Status) -> String {
+    let error = convert::status(status);
+    match status.code() {
+        // A node that is asked at its port for peers or for metrics, or something else altogether.
+        tonic::Code::Unimplemented => {
+            "it does not answer as a kv node answers clients; is this its address for clients?".to_owned()
+        }
+        code if error.message().is_empty() => code.description().to_owned(),
+        _ => error.message().to_owned(),
+    }
+}
+
 async fn ask(address: &str, connect_timeout: Duration) -> std::result::Result<Found, String> {
     let question = async {
         let channel = channel(address, connect_timeout).await?;
         let mut client = ClusterClient::new(channel).max_decoding_message_size(RESPONSE_BYTES_MAX);
         let answer = client.topology(TopologyRequest {}).await;
-        let answer = answer.map_err(|status| convert::status(&status).message().to_owned())?.into_inner();
+        let answer = answer.map_err(|status| describe(&status))?.into_inner();
         match (convert::cluster(&answer.cluster), answer.map) {
             (Some(cluster), Some(map)) => Ok(Found { cluster, node: NodeId(answer.node), map: convert::map(map) }),
             _ => Err("it has no map yet: the cluster is being founded, which needs all its members".to_owned()),

@@ -51,6 +51,9 @@ fn mistakes_in_the_configuration_are_named() {
     refused(&with(&["--durability", "perhaps"]), 2, "sync or async");
     refused(&with(&["--peer-listen", "127.0.0.1:0", "--client", "0.0.0.0:0"]), 2, "--insecure");
     refused(&with(&["--frobnicate"]), 2, "--frobnicate");
+    for level in ["verbose", "nonsense=", "info,kv_server=much", ""] {
+        refused(&with(&["--log-level", level]), 2, "error, warn, info or debug");
+    }
     assert!(!PathBuf::from(data).exists(), "nothing was touched");
 
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -220,3 +220,14 @@ async fn a_member_with_another_configuration_is_told_that_it_is_a_mistake_in_the
     assert_eq!((failure.trouble, failure.trouble.exit_code()), (Trouble::Configuration, 2), "{failure}");
     assert!(failure.message.contains("start both alike"), "{failure}");
 }
+
+#[tokio::test]
+async fn a_client_that_was_given_another_port_of_a_node_is_told_so() {
+    let cluster = cluster(1).await;
+    let addresses = cluster.addresses(1).unwrap();
+    for address in [addresses.peer, addresses.http.unwrap()] {
+        let client = kv_client::Client::builder().endpoints([address.to_string()]).deadline(Duration::from_millis(200));
+        let error = client.connect().await.unwrap_err();
+        assert!(error.to_string().contains("is this its address for clients?"), "{error}");
+    }
+}

@@ -91,7 +91,8 @@ pub fn decode<F: Frame>(bytes: Bytes) -> Result<F, Status> {
             )));
         }
     }
-    F::decode(bytes).map_err(|error| Status::internal(error.to_string()))
+    F::decode(bytes)
+        .map_err(|error| Status::invalid_argument(format!("these bytes are no message of kv's protocol: {error}")))
 }
 
 /// How many items the lists at the end of a path have together. Bytes that are no message end the count: decoding ends there

@@ -90,6 +90,11 @@ fn greet(shared: &Shared, hello: &v1::PeerHello) -> Result<Caller, v1::PeerRefus
     }
     let (cluster, incarnation) = match read_ids(hello) {
         Ok(ids) => ids,
+        // Another version may well write ids in another way.
+        Err(_) if hello.protocol != PROTOCOL => {
+            let refusal = Refusal::Protocol { theirs: hello.protocol };
+            return refuse(v1::RefusalReason::Protocol, refusal.to_string());
+        }
         Err(error) => return refuse(v1::RefusalReason::Protocol, error.message().to_owned()),
     };
     let own = shared.cluster.get();

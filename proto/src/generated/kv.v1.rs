@@ -117,7 +117,7 @@ pub struct StatusResponse {
     /// The software's version.
     #[prost(string, tag = "4")]
     pub version: ::prost::alloc::string::String,
-    /// The version of the map that it knows; 0 = absent: the cluster is not founded yet.
+    /// The version of the map that it knows; 0 is that of a cluster as it was founded, and of one that is not founded yet.
     #[prost(uint64, tag = "5")]
     pub map_version: u64,
     /// Milliseconds since it started.
