@@ -4,18 +4,27 @@
 //! the order A B C A B C, so that whatever else the machine does meets all alike. Only systems that promise the same stand
 //! in one table. The CPU of a system is that of its own processes over the measured window.
 //!
+//! Beside them stand the two limits of the machine: an echo over the very stream that kv's clients use, and a loop of
+//! fdatasyncs.
+//!
 //! *Caveats*: the load and the servers share the machine. Redis answers reads and loses writes as its manual says: in none of its
 //! settings is it linearizable. What a system keeps between repetitions (page cache, compaction) it keeps.
 
 mod drivers;
+mod echo;
 mod etcd;
 mod measure;
+mod page;
 mod ports;
 mod report;
 mod systems;
 mod workload;
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
 use clap::Parser;
 use kv_client::load::Load;
@@ -56,9 +65,18 @@ struct Args {
     /// Where the data goes: a directory that does not exist; a temporary one if not given
     #[arg(long)]
     data: Option<PathBuf>,
+    /// Runs no bench, but this one of the echo servers that the bench is compared with, for `kv bench`
+    #[arg(long, value_name = "NODE", requires = "echo_addresses")]
+    echo: Option<usize>,
+    /// The addresses of all echo servers, joined by commas; the first is that of node 1
+    #[arg(long, value_name = "ADDRESSES", value_delimiter = ',', requires = "echo")]
+    echo_addresses: Vec<String>,
     /// Writes all figures to this file, as JSON
     #[arg(long)]
     json: Option<PathBuf>,
+    /// Writes a page of plots to this file, as HTML
+    #[arg(long)]
+    html: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -70,7 +88,10 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let ran = runtime.map_err(|error| error.to_string()).and_then(|runtime| runtime.block_on(run(&args)));
+    let ran = runtime.map_err(|error| error.to_string()).and_then(|runtime| match args.echo {
+        Some(node) => runtime.block_on(echo::serve(node, &args.echo_addresses)),
+        None => runtime.block_on(run(&args)),
+    });
     match ran {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -114,7 +135,10 @@ async fn run(args: &Args) -> Result<(), String> {
     println!("\nthe disk alone: {syncs}");
     report.disk = Some(syncs);
     if let Some(path) = &args.json {
-        std::fs::write(path, report.json(&command())).map_err(|error| format!("{}: {error}", path.display()))?;
+        write(path, &report.json(&command()))?;
+    }
+    if let Some(path) = &args.html {
+        write(path, &report.html(&command()))?;
     }
     println!("\nrepeat with: {}", command());
     Ok(())
@@ -130,6 +154,10 @@ async fn measure(system: &System, drivers: Vec<Driver>, workload: &Workload, arg
     Ok(Cell { window, used })
 }
 
+fn write(path: &Path, text: &str) -> Result<(), String> {
+    std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))
+}
+
 fn command() -> String {
     std::env::args().collect::<Vec<_>>().join(" ")
 }
@@ -140,7 +168,7 @@ mod tests {
 
     #[test]
     fn no_table_mixes_durabilities() {
-        for kind in Kind::ALL {
+        for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::Echo) {
             let is_memory = matches!(kind, Kind::KvAsync | Kind::Redis);
             assert_eq!(kind.tiers().contains(&Tier::LeaderMemory), is_memory, "{}", kind.name());
             assert_eq!(kind.tiers().contains(&Tier::QuorumDisk), !is_memory, "{}", kind.name());

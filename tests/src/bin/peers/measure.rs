@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use kv_proto::v1;
 use procfs::process::Process;
 
 /// What some processes have used since they started, together.
@@ -44,6 +45,25 @@ impl Usage {
             resident_bytes: self.resident_bytes,
         }
     }
+}
+
+/// What this process has used, as kv's servers tell it in their status.
+///
+/// # Errors
+/// If the system does not tell.
+pub(crate) fn this_process() -> Result<v1::ProcessUsage, String> {
+    let process = Process::myself().and_then(|process| process.stat()).map_err(|error| error.to_string())?;
+    let used = read(std::process::id()).map_err(|error| error.to_string())?;
+    let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    let cpu_micros =
+        u64::try_from(cpu.tv_sec).unwrap_or(0) * 1_000_000 + u64::try_from(cpu.tv_nsec).unwrap_or(0) / 1_000;
+    Ok(v1::ProcessUsage {
+        process: u64::from(std::process::id()),
+        started: process.starttime,
+        cpu_micros,
+        voluntary_switches: used.voluntary_switches,
+        resident_bytes: used.resident_bytes,
+    })
 }
 
 fn read(process: u32) -> procfs::ProcResult<Usage> {

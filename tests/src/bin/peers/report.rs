@@ -1,11 +1,16 @@
-//! The figures: medians in a table for people, everything as JSON.
+//! The figures: medians in a table for people, everything as JSON; what the page shows is gathered here too.
 
 use std::collections::BTreeMap;
 
 use kv_client::load::Window;
 use serde_json::{Value, json};
 
-use crate::{measure::Usage, systems::Kind, workload::Workload};
+use crate::{
+    measure::Usage,
+    page::{self, About, Row},
+    systems::Kind,
+    workload::{self, Workload},
+};
 
 /// One turn of one system.
 #[derive(Debug)]
@@ -39,9 +44,9 @@ pub(crate) struct Report {
 }
 
 /// What is told of a system: a name, its digits, and where it is found.
-type Figure = (&'static str, usize, fn(&Cell) -> f64);
+pub(crate) type Figure = (&'static str, usize, fn(&Cell) -> f64);
 
-const FIGURES: [Figure; 7] = [
+pub(crate) const FIGURES: [Figure; 7] = [
     ("PER SECOND", 0, |cell| cell.window.per_second()),
     ("P50 ms", 3, |cell| cell.latency_micros(0.5) as f64 / 1e3),
     ("P99 ms", 3, |cell| cell.latency_micros(0.99) as f64 / 1e3),
@@ -86,6 +91,22 @@ impl Report {
         text
     }
 
+    /// A page of plots.
+    pub(crate) fn html(&self, command: &str) -> String {
+        let rows: Vec<_> = workload::ALL.iter().flat_map(|workload| self.rows(workload)).collect();
+        let disk = self.disk.as_deref().unwrap_or("not measured");
+        page::html(&rows, &About { systems: &self.systems, disk, cores: cores(), command })
+    }
+
+    fn rows(&self, workload: &'static Workload) -> impl Iterator<Item = Row> {
+        self.cells.get(workload.name).into_iter().flatten().map(move |(kind, cells)| Row {
+            workload,
+            kind: *kind,
+            figures: FIGURES.map(|(_, _, figure)| median(cells, figure)),
+            latencies: latencies(cells),
+        })
+    }
+
     /// Everything.
     pub(crate) fn json(&self, command: &str) -> String {
         let workloads = self.cells.iter().map(|(name, systems)| {
@@ -101,11 +122,26 @@ impl Report {
             "command": command,
             "systems": self.systems,
             "disk": self.disk,
-            "cores": std::thread::available_parallelism().map_or(0, usize::from),
+            "cores": cores(),
             "workloads": workloads.collect::<Vec<_>>(),
         })
         .to_string()
     }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(0, usize::from)
+}
+
+/// Milliseconds with how many operations took about so long, ascending, of all turns together.
+fn latencies(cells: &[Cell]) -> Vec<(f64, u64)> {
+    let mut counts = BTreeMap::<u64, u64>::new();
+    for side in cells.iter().flat_map(|cell| [&cell.window.record.puts, &cell.window.record.gets]) {
+        for step in side.latency.iter_recorded() {
+            *counts.entry(step.value_iterated_to()).or_default() += step.count_at_value();
+        }
+    }
+    counts.into_iter().map(|(micros, count)| (micros as f64 / 1e3, count)).collect()
 }
 
 fn turn_json(cell: &Cell) -> Value {
@@ -140,7 +176,7 @@ mod tests {
 
     #[test]
     fn medians_are_compared() {
-        let workload = &crate::workload::ALL[0];
+        let workload = &workload::ALL[0];
         let mut report = Report::new(Vec::new());
         for operations in [900, 1_000, 5_000] {
             report.add(workload, Kind::Kv, cell(operations));
@@ -149,6 +185,9 @@ mod tests {
         let table = report.table(workload);
         let etcd = table.lines().find(|line| line.starts_with("etcd")).unwrap();
         assert!(etcd.contains("10.00") && table.contains("100000"), "{table}");
+        assert!(report.html("peers").contains("10.00"), "medians are on the page too");
+        let spread = latencies(&[cell(3), cell(2)]);
+        assert!(spread.len() == 1 && spread[0].1 == 5 && (1.99..2.01).contains(&spread[0].0), "{spread:?}");
         assert_eq!(median(&[cell(3), cell(1), cell(2), cell(4)], |cell| cell.window.operations() as f64), 2.0);
     }
 }

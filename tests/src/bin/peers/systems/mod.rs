@@ -1,5 +1,6 @@
 //! The clusters: three processes each, on fresh directories, ended by their handles when they are dropped.
 
+mod echo;
 mod etcd;
 mod kv;
 mod redis;
@@ -40,11 +41,13 @@ pub(crate) enum Kind {
     RedisWait,
     /// Redis as it is by default, over 8 shared connections.
     Redis,
+    /// No store: kv's protocol, every operation answered at once. The limit that the machine sets.
+    Echo,
 }
 
 impl Kind {
     /// All of them, in the order of their turns.
-    pub(crate) const ALL: [Self; 5] = [Self::Kv, Self::KvAsync, Self::Etcd, Self::RedisWait, Self::Redis];
+    pub(crate) const ALL: [Self; 6] = [Self::Kv, Self::KvAsync, Self::Etcd, Self::RedisWait, Self::Redis, Self::Echo];
 
     /// Its name.
     pub(crate) fn name(self) -> &'static str {
@@ -54,6 +57,7 @@ impl Kind {
             Self::Etcd => "etcd",
             Self::RedisWait => "Redis always+WAIT 1",
             Self::Redis => "Redis default, 8 shared",
+            Self::Echo => "echo, the limit",
         }
     }
 
@@ -63,6 +67,8 @@ impl Kind {
             Self::Kv | Self::Etcd | Self::RedisWait => &[Tier::QuorumDisk, Tier::Read],
             Self::KvAsync => &[Tier::LeaderMemory],
             Self::Redis => &[Tier::LeaderMemory, Tier::Read],
+            // It promises nothing, and is beside the others as what they can't exceed.
+            Self::Echo => &[Tier::QuorumDisk, Tier::LeaderMemory, Tier::Read],
         }
     }
 }
@@ -99,6 +105,7 @@ impl System {
         let system = match kind {
             Kind::Kv | Kind::KvAsync => kv::start(kind, server, &place)?,
             Kind::Etcd => etcd::start(kind, &place)?,
+            Kind::Echo => echo::start(kind, &place)?,
             Kind::RedisWait | Kind::Redis => redis::start(kind, &place)?,
         };
         let (began, value) = (Instant::now(), bytes::Bytes::from_static(b"probe"));
@@ -132,7 +139,7 @@ impl System {
     /// If it does not answer.
     pub(crate) async fn drivers(&self, workload: &Workload) -> Result<Vec<Driver>, String> {
         match self.kind {
-            Kind::Kv | Kind::KvAsync => kv::drivers(self).await,
+            Kind::Kv | Kind::KvAsync | Kind::Echo => kv::drivers(self).await,
             Kind::Etcd => etcd::drivers(self).await,
             Kind::RedisWait => redis::drivers(self, workload.out as usize, 1).await,
             Kind::Redis => redis::drivers(self, redis::SHARED_CONNECTIONS, 0).await,
