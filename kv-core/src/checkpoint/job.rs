@@ -263,14 +263,15 @@ pub enum CheckpointEvent {
         /// The bytes; empty if it can't be read.
         bytes: Bytes,
     },
-    /// Staging is ready for these files of the manifest, from their starts; the others are here already.
+    /// Staging is ready for these files of the manifest, from these offsets on; what is before them, and the other files, is
+    /// here already.
     Staged {
         /// The replica that receives.
         replica: ReplicaId,
         /// The staging directory.
         staging: StagingId,
-        /// Numbers of the files that are lacking, ascending.
-        lacking: Vec<u32>,
+        /// Numbers of the files that are lacking, ascending, each with the offset of its first byte that is.
+        lacking: Vec<(u32, u64)>,
     },
     /// Staging can't be made or holds what it should not; it was thrown away.
     StageFailed {

@@ -40,13 +40,26 @@ impl Merge {
         slice: &mut Slice,
         live: &mut Vec<(Bytes, Bytes)>,
     ) -> Result<bool, Damaged> {
+        let mut records = Vec::new();
+        let is_end = self.slice_with_tombstones(files, slice, &mut records)?;
+        live.extend(records.into_iter().filter_map(|(key, value)| Some((key, value?))));
+        Ok(is_end)
+    }
+
+    /// The same with the keys that the newest file says are gone.
+    pub(super) fn slice_with_tombstones<F: FileDisk>(
+        &mut self,
+        files: &mut F,
+        slice: &mut Slice,
+        records: &mut Vec<(Bytes, Option<Bytes>)>,
+    ) -> Result<bool, Damaged> {
         while !slice.is_full() {
             let Some((key, value)) = self.next(files)? else { return Ok(true) };
             slice.count(&key, value.as_ref());
-            if let Some(value) = value {
-                self.sum.add(&key, &value);
-                live.push((key, value));
+            if let Some(value) = &value {
+                self.sum.add(&key, value);
             }
+            records.push((key, value));
         }
         Ok(false)
     }

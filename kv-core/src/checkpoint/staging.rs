@@ -1,7 +1,12 @@
 //! Gathering a checkpoint from a peer: a directory named by what it is to hold, proven before anybody relies on it.
 //!
-//! Files that are here already are copied, and proven while they are copied: one that has rotted is fetched. A staging
-//! directory lives as long as the process, unless the log's install names it.
+//! Files that are here already are copied, and proven while they are copied: one that has rotted is fetched. What a stream that
+//! broke off has left stays: the next one of the same files goes on in the middle of a file, and one of other files takes over
+//! what they share. So a replica has at most one directory that is being filled. What was left is proven with all the rest, before
+//! anybody relies on it; if it turns out wrong the directory goes, and the next stream begins anew.
+//!
+//! A staging directory lives as long as the process, unless the log's install names it: what was never synced may be gone or
+//! half there after a loss of power, and to find that out at the end of a stream would cost more than to begin anew.
 
 use std::collections::VecDeque;
 
@@ -93,6 +98,8 @@ struct Copy {
     to: String,
     offset: u64,
     hasher: Xxh3,
+    /// What the file has where its hash should be: that can rot too.
+    tail: Vec<u8>,
 }
 
 impl StageTask {
@@ -130,30 +137,56 @@ impl StageTask {
             Some(known) => {
                 let from = format!("{}/{}", known.directory(self.replica), file.name);
                 let to = format!("{}/{}", staging_directory(self.replica, self.staging), file.name);
-                self.copy = Some(Copy { from, to, offset: 0, hasher: Xxh3::new() });
+                self.copy = Some(Copy { from, to, offset: 0, hasher: Xxh3::new(), tail: Vec::new() });
             }
             None => self.next += 1,
         }
         Ok(Progress::More)
     }
 
-    /// Makes the directory; of what an earlier stream left in it, whole files stay.
+    /// Makes the directory, with what an earlier stream left of these files. It is known from here on, so that nobody who looks
+    /// through the replica's directory takes it for something that is left over.
     fn begin<F: FileDisk, S>(&mut self, cx: &mut Context<F, S>) -> Result<(), Failure> {
         let directory = staging_directory(self.replica, self.staging);
-        match cx.stagings.remove(&self.id()) {
-            Some(earlier) if earlier.manifest == self.manifest => {
-                for ((file, had), received) in self.manifest.files.iter().zip(earlier.received).zip(&mut self.received)
-                {
-                    if had == file.bytes {
-                        *received = had;
-                    } else {
-                        cx.files.remove(&format!("{directory}/{}", file.name))?;
-                    }
-                }
-            }
-            _ => cx.files.remove(&directory)?,
+        let earlier = cx.stagings.remove(&self.id()).filter(|earlier| earlier.manifest == self.manifest);
+        match earlier {
+            Some(earlier) => self.received = earlier.received,
+            None => cx.files.remove(&directory)?,
         }
-        cx.files.create_directory(&directory).map_err(stage_failure)
+        cx.files.create_directory(&directory).map_err(stage_failure)?;
+        let others = cx.stagings.iter().filter(|((replica, _), other)| *replica == self.replica && !other.is_verified);
+        for id in others.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.take_over(cx, id)?;
+        }
+        let (manifest, received) = (self.manifest.clone(), self.received.clone());
+        cx.stagings.insert(self.id(), Staging { manifest, received, is_verified: false });
+        Ok(())
+    }
+
+    /// Other files were being gathered: what they share with these is moved, the rest goes.
+    fn take_over<F: FileDisk, S>(
+        &mut self,
+        cx: &mut Context<F, S>,
+        other: (ReplicaId, StagingId),
+    ) -> Result<(), Failure> {
+        let Some(old) = cx.stagings.get(&other) else { return Ok(()) };
+        let (from, to) = (staging_directory(other.0, other.1), staging_directory(self.replica, self.staging));
+        for (file, received) in
+            self.manifest.files.iter().zip(&mut self.received).filter(|(_, received)| **received == 0)
+        {
+            let had = old.manifest.files.iter().zip(&old.received).find(|(had, bytes)| *had == file && **bytes > 0);
+            if let Some((_, had)) = had {
+                point!(StagedFileTakenOver);
+                cx.files
+                    .rename(&format!("{from}/{}", file.name), &format!("{to}/{}", file.name))
+                    .map_err(stage_failure)?;
+                *received = *had;
+            }
+        }
+        // A change of names is durable once both directories are, and one of them is about to go.
+        cx.files.sync_directory(&from)?;
+        cx.files.sync_directory(&to)?;
+        Ok(discard(cx, other.0, other.1)?)
     }
 
     fn copy_on<F: FileDisk, S>(&mut self, cx: &mut Context<F, S>, step: &mut Step) -> Result<(), Failure> {
@@ -161,13 +194,16 @@ impl StageTask {
         let bytes = cx.files.read(&copy.from, copy.offset, SLICE_BYTES_MAX).unwrap_or_default();
         let hashed = file.bytes - HASH_BYTES as u64;
         let before_hash = hashed.saturating_sub(copy.offset).min(bytes.len() as u64);
-        copy.hasher.update(&bytes[..usize::try_from(before_hash).unwrap_or(bytes.len())]);
+        let (hashed, tail) = bytes.split_at(usize::try_from(before_hash).unwrap_or(bytes.len()));
+        copy.hasher.update(hashed);
+        copy.tail.extend_from_slice(tail);
         if !bytes.is_empty() {
             cx.files.write(&copy.to, copy.offset, &bytes).map_err(stage_failure)?;
         }
         copy.offset += bytes.len() as u64;
         step.bytes += bytes.len();
-        let is_whole = copy.offset == file.bytes && copy.hasher.digest128() == file.hash;
+        let is_whole =
+            copy.offset == file.bytes && copy.hasher.digest128() == file.hash && copy.tail == file.hash.to_le_bytes();
         point!(FileWasHere if is_whole);
         if is_whole {
             self.received[self.next] = file.bytes;
@@ -184,8 +220,8 @@ impl StageTask {
 
     fn staged<F, S>(&mut self, cx: &mut Context<F, S>, step: &mut Step) {
         let lacking = self.manifest.files.iter().zip(&self.received).zip(0..);
-        let lacking =
-            lacking.filter(|((file, received), _)| file.bytes != **received).map(|(_, number)| number).collect();
+        let lacking = lacking.filter(|((file, received), _)| file.bytes != **received);
+        let lacking = lacking.map(|((_, received), number)| (number, *received)).collect();
         let (manifest, received) = (self.manifest.clone(), std::mem::take(&mut self.received));
         cx.stagings.insert(self.id(), Staging { manifest, received, is_verified: false });
         step.events.push(CheckpointEvent::Staged { replica: self.replica, staging: self.staging, lacking });

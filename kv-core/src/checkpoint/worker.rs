@@ -316,7 +316,7 @@ impl<F: FileDisk, S: StateStore> Worker<F, S> {
         let Some((shard, task)) = &mut self.merge else {
             let Some((shard, replica)) = self.merges.pop_front() else { return Ok(false) };
             let due = self.cx.replicas.get(&replica).and_then(|known| Some((known, base::due(known)?)));
-            self.merge = due.map(|(known, files)| (shard, BaseTask::new(replica, known, files)));
+            self.merge = due.map(|(known, places)| (shard, BaseTask::new(replica, known, places)));
             return Ok(true);
         };
         let (shard, replica) = (*shard, task.replica());
@@ -350,6 +350,10 @@ impl<F: FileDisk, S: StateStore> Worker<F, S> {
         (index, digest): (LogIndex, Digest),
         step: &mut Step,
     ) -> Result<(), DiskError> {
+        if !self.merge_makes_way(replica, index)? {
+            // The replica tries again; by then the merge is over.
+            return Ok(());
+        }
         let Some(known) = self.cx.replicas.get_mut(&replica).filter(|known| known.is_loaded) else { return Ok(()) };
         let is_here = |note| known.files.iter().any(|file| (file.index, file.digest) == note);
         if !is_here((index, digest)) || index < known.confirmed {
@@ -365,6 +369,19 @@ impl<F: FileDisk, S: StateStore> Worker<F, S> {
         step.events.push(CheckpointEvent::Confirmed { shard, replica, index });
         self.merge_if_due(shard, replica);
         Ok(())
+    }
+
+    /// A checkpoint is confirmed: a merge that would take its file away is given up, if it can be.
+    fn merge_makes_way(&mut self, replica: ReplicaId, confirmed: LogIndex) -> Result<bool, DiskError> {
+        let Some((_, task)) = &self.merge else { return Ok(true) };
+        if task.replica() != replica || !task.is_against(confirmed) {
+            return Ok(true);
+        }
+        let may = task.may_be_abandoned();
+        if may {
+            self.abandon_merge(replica)?;
+        }
+        Ok(may)
     }
 
     fn merge_if_due(&mut self, shard: ShardId, replica: ReplicaId) {

@@ -5,6 +5,11 @@
 //! that is synced the files are switched; if none does, staging is thrown away. From the step until the block is synced the
 //! replica must not campaign, since raft would look for entries that are gone.
 //!
+//! A stream that breaks off while files are fetched leaves staging as it is: whoever offers the same files next sends only what is
+//! lacking, from the middle of a file too, so that files which take longer than one stream may take come over in several. Staging
+//! that nobody has asked for again by the time that a stream may take is thrown away, at once if the disk gets full; files of another
+//! checkpoint take its place, and have from it what they share. It does not outlive the process.
+//!
 //! A replica whose own checkpoint can't be read fetches one in the same way, without raft: its log goes on from there.
 
 use std::collections::VecDeque;
@@ -49,14 +54,21 @@ pub(super) struct Incoming {
 enum Step {
     /// The checkpoint thread makes the directory.
     Staging,
-    /// Pieces are fetched, one at a time.
-    Fetching { lacking: VecDeque<u32>, offset: u64, writing: bool },
+    /// Pieces are fetched, one at a time: of these files, from these offsets on.
+    Fetching { lacking: VecDeque<(u32, u64)>, writing: bool },
     /// The checkpoint thread syncs and verifies.
     Verifying,
     /// Raft has seen the snapshot; the next Ready tells what it made of it.
     Stepped,
     /// The block with the install is on its way to the disk.
     Installing,
+}
+
+/// What a stream that broke off has left for the next one.
+#[derive(Debug)]
+pub(super) struct Left {
+    staging: StagingId,
+    ticks: u64,
 }
 
 impl Replica {
@@ -123,8 +135,11 @@ impl Replica {
                 return self.want(cx);
             }
             point!(StreamReplaced);
-            self.drop_incoming(false, cx);
+            self.leave_incoming(cx);
         }
+        point!(StreamResumed if self.left.as_ref().is_some_and(|left| left.staging == staging));
+        // The checkpoint thread takes from it what these files share with it, and throws the rest away.
+        self.left = None;
         cx.outputs.push(Output::Checkpoint(CheckpointJob::Stage { replica: self.id, manifest: manifest.clone() }));
         let step = Step::Staging;
         self.incoming = Some(Incoming { from, stream, manifest, staging, message, step, quiet_ticks: 0, ticks: 0 });
@@ -167,11 +182,16 @@ impl Replica {
     }
 
     /// Staging is ready: these files are lacking.
-    pub(crate) fn staged<S: StateStore>(&mut self, staging: StagingId, lacking: &[u32], cx: &mut Context<'_, S>) {
+    pub(crate) fn staged<S: StateStore>(
+        &mut self,
+        staging: StagingId,
+        lacking: &[(u32, u64)],
+        cx: &mut Context<'_, S>,
+    ) {
         let Some(incoming) = self.incoming_at(staging) else { return };
         if matches!(incoming.step, Step::Staging) {
             incoming.quiet_ticks = 0;
-            incoming.step = Step::Fetching { lacking: lacking.iter().copied().collect(), offset: 0, writing: false };
+            incoming.step = Step::Fetching { lacking: lacking.iter().copied().collect(), writing: false };
             self.want(cx);
         }
     }
@@ -191,14 +211,14 @@ impl Replica {
             return;
         }
         let staging = incoming.staging;
-        let Step::Fetching { lacking, offset: expected, writing } = &mut incoming.step else { return };
-        if *writing || lacking.front() != Some(&file) || *expected != offset {
+        let Step::Fetching { lacking, writing } = &mut incoming.step else { return };
+        if *writing || lacking.front() != Some(&(file, offset)) {
             point!(PieceOutOfTurn);
             return;
         }
         if bytes.is_empty() {
             point!(PieceUnreadable);
-            return self.drop_incoming(false, cx);
+            return self.leave_incoming(cx);
         }
         *writing = true;
         incoming.quiet_ticks = 0;
@@ -215,15 +235,12 @@ impl Replica {
     ) {
         let Some(incoming) = self.incoming_at(staging) else { return };
         let bytes = incoming.manifest.files.get(file as usize).map_or(0, |file| file.bytes);
-        let Step::Fetching { lacking, offset, writing } = &mut incoming.step else { return };
-        if lacking.front() != Some(&file) {
-            return;
-        }
+        let Step::Fetching { lacking, writing } = &mut incoming.step else { return };
+        let Some((_, offset)) = lacking.front_mut().filter(|(first, _)| *first == file) else { return };
         *writing = false;
         *offset = next_offset;
         if next_offset >= bytes {
             lacking.pop_front();
-            *offset = 0;
         }
         self.want(cx);
     }
@@ -231,10 +248,10 @@ impl Replica {
     /// Asks for the next piece, or has everything verified.
     fn want<S: StateStore>(&mut self, cx: &mut Context<'_, S>) {
         let Some(incoming) = &mut self.incoming else { return };
-        let Step::Fetching { lacking, offset, writing: false } = &incoming.step else { return };
-        match lacking.front() {
-            Some(file) => {
-                let (stream, file, offset) = (incoming.stream, *file, *offset);
+        let Step::Fetching { lacking, writing: false } = &incoming.step else { return };
+        match lacking.front().copied() {
+            Some((file, offset)) => {
+                let stream = incoming.stream;
                 cx.send(incoming.from, PeerMessage::SnapshotWant { shard: self.shard, stream, file, offset });
             }
             None => {
@@ -339,19 +356,20 @@ impl Replica {
     /// Each tick: asks again for what does not come, and for a checkpoint if there is none.
     pub(super) fn tick_incoming<S: StateStore>(&mut self, cx: &mut Context<'_, S>) {
         let Some(incoming) = &mut self.incoming else {
+            self.tick_left(cx);
             return self.ask_for_state(cx);
         };
         incoming.ticks += 1;
         if incoming.ticks > cx.settings.stream_ticks_max && !matches!(incoming.step, Step::Stepped | Step::Installing) {
             point!(StreamTooLong);
-            return self.drop_incoming(false, cx);
+            return self.leave_incoming(cx);
         }
         match incoming.step {
             Step::Fetching { .. } => {
                 incoming.quiet_ticks += 1;
                 if incoming.quiet_ticks > QUIET_TICKS_MAX {
                     point!(StreamStalled);
-                    self.drop_incoming(false, cx);
+                    self.leave_incoming(cx);
                 } else if incoming.quiet_ticks.is_multiple_of(ASK_AGAIN_TICKS) {
                     point!(PieceAskedAgain);
                     self.want(cx);
@@ -381,6 +399,30 @@ impl Replica {
 
     fn incoming_at(&mut self, staging: StagingId) -> Option<&mut Incoming> {
         self.incoming.as_mut().filter(|incoming| incoming.staging == staging)
+    }
+
+    /// Ends the stream, and leaves what has come of it for the next one.
+    fn leave_incoming<S: StateStore>(&mut self, cx: &mut Context<'_, S>) {
+        // Files that are being proven may turn out to be what they should not be, or whole with nobody to take them.
+        if !matches!(self.incoming.as_ref().map(|incoming| &incoming.step), Some(Step::Staging | Step::Fetching { .. }))
+        {
+            return self.drop_incoming(false, cx);
+        }
+        let Some(incoming) = self.incoming.take() else { return };
+        self.left = Some(Left { staging: incoming.staging, ticks: 0 });
+        self.end_stream(incoming.from, incoming.stream, false, cx);
+    }
+
+    /// Each tick: what nobody went on with takes up room.
+    fn tick_left<S: StateStore>(&mut self, cx: &mut Context<'_, S>) {
+        let Some(left) = &mut self.left else { return };
+        left.ticks += 1;
+        if left.ticks > cx.settings.stream_ticks_max || cx.disk_full {
+            point!(StagingLeftTooLong);
+            let job = CheckpointJob::Discard { replica: self.id, staging: left.staging };
+            cx.outputs.push(Output::Checkpoint(job));
+            self.left = None;
+        }
     }
 
     fn drop_incoming<S: StateStore>(&mut self, complete: bool, cx: &mut Context<'_, S>) {

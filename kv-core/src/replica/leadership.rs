@@ -19,6 +19,14 @@ use crate::{
 /// founded yet does not hear the first campaign.
 const EAGER_TICKS: u64 = 20;
 
+/// A leader that is not fit leads for so many election timeouts before it gives the leadership away.
+const UNFIT_TIMEOUTS: u64 = 2;
+/// Each time that it comes back to one that is still not fit it stays twice as long, up to this many times: where nobody is fit,
+/// what could make them so (a snapshot on its way to whoever lags, above all) needs a leader that stays.
+const UNFIT_DOUBLINGS_MAX: u32 = 5;
+/// Who has not led for so many times as long has given the leadership to somebody who was fit.
+const UNFIT_FORGOTTEN_TIMES: u64 = 16;
+
 /// What was last seen of the role, and what the leader counts.
 #[derive(Debug, Default)]
 pub(super) struct Leadership {
@@ -36,6 +44,25 @@ pub(super) struct Leadership {
     handed_over: bool,
     /// A hand-over is under way.
     handing: bool,
+    /// How often this replica gave the leadership away for want of fitness, and may have got it back from others that want it too.
+    unfit_hand_overs: u32,
+    /// Ticks since this replica last led.
+    since_led_ticks: u64,
+}
+
+impl Leadership {
+    /// For how long this replica leads, if it is not fit, before it gives the leadership away.
+    fn unfit_ticks_max(&self, election_ticks: u64) -> u64 {
+        (UNFIT_TIMEOUTS * election_ticks) << self.unfit_hand_overs.min(UNFIT_DOUBLINGS_MAX)
+    }
+
+    /// Each tick: who is fit, or has long not been asked to lead, has nothing to remember.
+    fn note_fitness(&mut self, is_fit: bool, leads: bool, election_ticks: u64) {
+        self.since_led_ticks = if leads { 0 } else { self.since_led_ticks.saturating_add(1) };
+        if is_fit || self.since_led_ticks > UNFIT_FORGOTTEN_TIMES * self.unfit_ticks_max(election_ticks) {
+            self.unfit_hand_overs = 0;
+        }
+    }
 }
 
 impl Replica {
@@ -74,9 +101,16 @@ impl Replica {
         self.expire(cx);
         self.ask_probe(cx, true);
         self.tick_incoming(cx);
-        if self.leads() {
+        let (is_fit, leads) = (!self.is_unfit_to_lead(cx), self.leads());
+        self.leadership.note_fitness(is_fit, leads, cx.settings.election_ticks);
+        if leads {
             self.seek_fit_leader(cx);
         }
+    }
+
+    /// Whether this replica should not lead, if anybody else can: it takes no writes.
+    fn is_unfit_to_lead<S: StateStore>(&self, cx: &Context<'_, S>) -> bool {
+        cx.leaving || cx.disk_full || cx.log_full || self.state().is_none()
     }
 
     fn eagerness(&self) -> Eagerness {
@@ -195,10 +229,12 @@ impl Replica {
             return;
         }
         self.leadership.leading_ticks += 1;
-        if cx.leaving || cx.disk_full || cx.log_full || self.state().is_none() {
-            // Whether another is any fitter is not known here. So nobody gives the leadership away as soon as it has it, and
-            // each term's choice is another: it comes to rest at whoever is fit.
-            if cx.leaving || self.leadership.leading_ticks >= 2 * cx.settings.election_ticks {
+        if self.is_unfit_to_lead(cx) {
+            // Whether another is any fitter is not known here. So nobody gives the leadership away as soon as it has it, later
+            // and later if it comes back, and each term's choice is another: it comes to rest at whoever is fit.
+            if cx.leaving
+                || self.leadership.leading_ticks >= self.leadership.unfit_ticks_max(cx.settings.election_ticks)
+            {
                 let Some(other) = self.other_in_turn() else {
                     point!(HandOverToNobody);
                     return;
@@ -208,6 +244,8 @@ impl Replica {
                 point!(HandOverLogFull if cx.log_full);
                 point!(HandOverUnproven if self.state().is_none());
                 self.leadership.handing = true;
+                point!(HandOverOnceMore if self.leadership.unfit_hand_overs > 0);
+                self.leadership.unfit_hand_overs = self.leadership.unfit_hand_overs.saturating_add(1);
                 self.raft.transfer_leader(other.0);
             }
             return;

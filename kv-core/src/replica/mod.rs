@@ -35,8 +35,15 @@ use raft::{RawNode, StateRole};
 
 pub(crate) use self::checkpoints::LoadedState;
 use self::{
-    convert::entry_to_raft, election::ElectionClock, followers::Followers, incoming::Incoming, leadership::Leadership,
-    proposals::Proposals, reads::Reads, ready::Flight, storage::LogStore,
+    convert::entry_to_raft,
+    election::ElectionClock,
+    followers::Followers,
+    incoming::{Incoming, Left},
+    leadership::Leadership,
+    proposals::Proposals,
+    reads::Reads,
+    ready::Flight,
+    storage::LogStore,
 };
 pub use self::{
     door::OWN_COMMANDS_MAX,
@@ -78,6 +85,8 @@ pub(crate) struct Replica {
     leadership: Leadership,
     followers: Followers,
     incoming: Option<Incoming>,
+    /// Staging that a stream which broke off has left.
+    left: Option<Left>,
     checkpointing: checkpoints::Checkpointing,
     marks: marks::Marks,
     /// Indexes above which the log is kept for replicas that are being sent a snapshot, and until when at most.
@@ -185,6 +194,7 @@ impl Replica {
             leadership: Leadership::default(),
             followers: Followers::default(),
             incoming: None,
+            left: None,
             checkpointing: checkpoints::Checkpointing::new(install),
             marks: marks::Marks::default(),
             floors: BTreeMap::new(),

@@ -25,6 +25,7 @@
 //! | `free 1 1000` | node 1 hears how many bytes of its disk are free |
 //! | `leave 1` | node 1 is about to stop |
 //! | `losetree 1`, `lietree 1` | its read index is gone; one record in it is silently dropped |
+//! | `differ 1` | its state is changed in memory, behind its log's back |
 //! | `spoil 1 delta` | a bit of the last file of that name is flipped |
 //! | `files 1`, `status` | tells the files of shard 1's replica; tells all replicas |
 //! | `heartbeats` | heartbeats are told of from here on |
@@ -164,7 +165,7 @@ pub fn command_of(cluster: &mut Cluster, words: &[&str]) -> Result<(), String> {
         "urge" => urge(cluster, words),
         "tick" | "stall" | "crash" | "restart" | "free" | "leave" => happen(cluster, words),
         "cut" | "heal" | "hold" | "release" | "lose" | "sync" | "work" => hold(cluster, words),
-        "losetree" | "lietree" | "spoil" => damage(cluster, words),
+        "losetree" | "lietree" | "spoil" | "differ" => damage(cluster, words),
         "files" | "status" | "heartbeats" => tell(cluster, words),
         other => Err(format!("there is no command {other}")),
     }
@@ -378,6 +379,11 @@ fn damage(cluster: &mut Cluster, words: &[&str]) -> Result<(), String> {
     let host = cluster.host(node);
     match words[0] {
         "losetree" => host.store.lose(),
+        "differ" => {
+            if !host.differ(SHARD) {
+                return Err(format!("node {node} has no proven state"));
+            }
+        }
         "lietree" => {
             let lied = host.store.flip(&mut fastrand::Rng::with_seed(1));
             lied.ok_or("there is no record in the tree")?;

@@ -10,7 +10,7 @@ use kv_core::{
     log::{Log, LogSettings, record::LogBatch},
     node::{Node, Opening},
     settings::Settings,
-    types::{NodeId, Time},
+    types::{NodeId, ShardId, Time},
 };
 
 use crate::disk::{MemoryStore, SimDisk, SimFileDisk, SimLogDisk};
@@ -106,6 +106,11 @@ impl Host {
         let process = self.process.take();
         self.disk.crash_keeping(|| false, |_, _| false);
         process.and_then(|process| process.writing)
+    }
+
+    /// Changes a replica's state behind its log's back; false if there is none.
+    pub fn differ(&mut self, shard: ShardId) -> bool {
+        self.process.as_mut().is_some_and(|process| process.node.damage_state(shard, 0))
     }
 
     /// Gives the next turn an input, if the process is up.

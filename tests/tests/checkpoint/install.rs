@@ -66,8 +66,8 @@ fn gather(
         Some(CheckpointEvent::DiskFailed { .. }) => return Gathered::DiskFailed,
         other => panic!("{other:?}"),
     };
-    for file in &lacking {
-        let mut offset = 0;
+    for (file, offset) in &lacking {
+        let mut offset = *offset;
         while offset < manifest.files[*file as usize].bytes {
             let mut bytes = piece(sender, STREAM, *file, offset).to_vec();
             assert!(!bytes.is_empty());
@@ -91,6 +91,13 @@ fn gather(
         Some(CheckpointEvent::StageFailed { reason, .. }) => Gathered::Failed(reason),
         Some(CheckpointEvent::DiskFailed { .. }) => Gathered::DiskFailed,
         other => panic!("{other:?}"),
+    }
+}
+
+impl Bench {
+    /// Takes over what is offered, and proves it.
+    pub(crate) fn take(&mut self, sender: &mut Bench, manifest: &Manifest) {
+        assert!(matches!(gather(sender, self, manifest, |_, _| {}), Gathered::Verified(_)));
     }
 }
 
@@ -191,8 +198,15 @@ fn a_file_that_has_rotted_here_is_not_taken_for_the_one_offered() {
     let (mut sender, mut receiver) = pair(&history);
     let manifest = offer(&mut sender, STREAM).unwrap();
     let base = receiver.disk.paths().into_iter().find(|path| path.ends_with("base-11")).unwrap();
-    receiver.disk.flip_bit(&base, 200);
-    assert!(matches!(gather(&mut sender, &mut receiver, &manifest, |_, _| {}), Gathered::Verified(6)));
+    let last = receiver.disk.content(&base).unwrap().len() as u64 * 8 - 1;
+    // In a record, and in the hash at the end.
+    for bit in [200, last] {
+        receiver.disk.flip_bit(&base, bit);
+        assert!(matches!(gather(&mut sender, &mut receiver, &manifest, |_, _| {}), Gathered::Verified(6)));
+        receiver.worker.submit(CheckpointJob::Discard { replica: REPLICA, staging: manifest.staging() });
+        receiver.run();
+        receiver.disk.flip_bit(&base, bit);
+    }
 }
 
 #[test]
@@ -301,4 +315,101 @@ fn a_stream_that_broke_off_is_gone_on_with_and_one_thrown_away_leaves_nothing() 
     receiver.worker.submit(CheckpointJob::Discard { replica: REPLICA, staging });
     assert!(receiver.run().is_empty());
     assert!(receiver.disk.paths().is_empty());
+}
+
+/// Stages what is offered, and sends of what is lacking whole files and, of the next, all but the last byte; what was lacking.
+/// `None` if the disk failed.
+fn gather_some(sender: &mut Bench, receiver: &mut Bench, manifest: &Manifest, whole: usize) -> Option<Vec<(u32, u64)>> {
+    let (replica, staging) = (REPLICA, manifest.staging());
+    receiver.worker.submit(CheckpointJob::Stage { replica, manifest: manifest.clone() });
+    let Some(CheckpointEvent::Staged { lacking, .. }) = receiver.run().pop() else { return None };
+    for (number, (file, offset)) in lacking.iter().copied().take(whole + 1).enumerate() {
+        let bytes = piece(sender, STREAM, file, offset);
+        let bytes = if number < whole { bytes } else { bytes.slice(..bytes.len() - 1) };
+        receiver.worker.submit(CheckpointJob::WritePiece { replica, staging, file, offset, bytes });
+        let Some(CheckpointEvent::PieceWritten { .. }) = receiver.run().pop() else { return None };
+    }
+    Some(lacking)
+}
+
+fn stagings(bench: &Bench) -> usize {
+    let of = |path: &String| path.split('/').find(|part| part.starts_with("staging-")).map(str::to_owned);
+    bench.disk.paths().iter().filter_map(of).collect::<std::collections::BTreeSet<_>>().len()
+}
+
+#[test]
+fn a_later_stream_sends_only_what_is_lacking_and_one_of_other_files_what_they_do_not_share() {
+    let history = history();
+    let (mut sender, _) = pair(&history);
+    let first = offer(&mut sender, STREAM).unwrap();
+    let mut receiver = Bench::new();
+    assert_eq!(gather_some(&mut sender, &mut receiver, &first, 3).unwrap().len(), 8);
+    let left = first.files[3].bytes - 1;
+    let lacking = gather_some(&mut sender, &mut receiver, &first, 0).unwrap();
+    assert_eq!((lacking.len(), lacking[0]), (5, (3, left)), "it goes on in the middle of a file");
+    sender.worker.submit(CheckpointJob::Release { stream: STREAM });
+    sender.run();
+    sender.write(&history, 9..=10);
+    let second = offer(&mut sender, STREAM).unwrap();
+    let lacking = gather_some(&mut sender, &mut receiver, &second, 2).unwrap();
+    assert_eq!((lacking.len(), lacking[0]), (7, (3, left)), "two files more, and what they share is here");
+    assert_eq!(stagings(&receiver), 1, "what the first stream left alone is gone");
+    receiver.take(&mut sender, &second);
+    for keeps in [false, true] {
+        let disk = receiver.disk.fork();
+        disk.crash_keeping(|| keeps, |_, _| keeps);
+        let mut crashed = Bench::on(disk, kv_tests::disk::MemoryStore::default());
+        let loaded = crashed.load(second.index, Some(install_of(&second)), None);
+        assert_eq!(crashed.check(&history, loaded), history.index(10), "what was moved is there after a loss of power");
+    }
+    let loaded = receiver.load(second.index, Some(install_of(&second)), None);
+    assert_eq!(receiver.check(&history, loaded), history.index(10));
+    assert_eq!(stagings(&receiver), 0);
+}
+
+#[test]
+fn what_was_left_is_not_swept_away_by_a_load_and_is_proven_before_it_is_relied_on() {
+    let history = history();
+    let (mut sender, mut receiver) = pair(&history);
+    let manifest = offer(&mut sender, STREAM).unwrap();
+    assert_eq!(gather_some(&mut sender, &mut receiver, &manifest, 2).unwrap().len(), 5);
+    let loaded = receiver.load(history.index(3), None, None);
+    assert_eq!((receiver.check(&history, loaded), stagings(&receiver)), (history.index(3), 1));
+    let path = receiver.disk.paths().into_iter().find(|path| path.contains("staging-") && path.ends_with("delta-51"));
+    receiver.disk.flip_bit(&path.expect("it was sent whole"), 300);
+    assert!(matches!(gather(&mut sender, &mut receiver, &manifest, |_, _| {}), Gathered::Failed(_)));
+    assert_eq!(stagings(&receiver), 0, "it can't be told which file it was");
+    assert!(matches!(gather(&mut sender, &mut receiver, &manifest, |_, _| {}), Gathered::Verified(5)));
+}
+
+#[test]
+fn a_crash_at_any_step_of_a_stream_that_goes_on_leaves_the_old_state() {
+    let history = history();
+    let (mut sender, receiver) = pair(&history);
+    let first = offer(&mut sender, STREAM).unwrap();
+    let mut later = sender.fork();
+    let loaded = later.load(history.index(8), None, None);
+    later.check(&history, loaded);
+    later.write(&history, 9..=10);
+    let second = offer(&mut later, STREAM).unwrap();
+    let mut random = fastrand::Rng::with_seed(14);
+    for steps in 0.. {
+        let mut receiver = Bench::on(receiver.disk.fork(), kv_tests::disk::MemoryStore::default());
+        let loaded = receiver.load(history.index(3), None, None);
+        receiver.check(&history, loaded);
+        receiver.disk.power_off_after(steps);
+        let is_over = gather_some(&mut sender, &mut receiver, &first, 2).is_some()
+            && gather_some(&mut sender, &mut receiver, &first, 1).is_some()
+            && gather_some(&mut later, &mut receiver, &second, 1).is_some();
+        receiver.disk.crash(&mut random);
+        let mut receiver = receiver.restart();
+        let loaded = receiver.load(history.index(3), None, None);
+        assert_eq!(receiver.check(&history, loaded), history.index(3), "after {steps} steps");
+        assert_eq!(stagings(&receiver), 0, "{:?}", receiver.disk.paths());
+        receiver.take(&mut later, &second);
+        if is_over {
+            assert!(steps > 10, "{steps}");
+            break;
+        }
+    }
 }

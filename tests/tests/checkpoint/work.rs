@@ -2,7 +2,7 @@
 
 use kv_core::{
     checkpoint::{
-        MERGE_FILES, SLICE_BYTES_MAX, SLICE_RECORDS_MAX,
+        FILES_MAX, MERGE_FILES, SLICE_BYTES_MAX, SLICE_RECORDS_MAX,
         job::{CheckpointEvent, CheckpointJob},
     },
     types::{LogIndex, ReplicaId, ShardId},
@@ -11,6 +11,7 @@ use kv_core::{
 use crate::{
     bench::{Bench, Load},
     history::History,
+    install::offer,
 };
 
 #[test]
@@ -147,4 +148,71 @@ fn a_load_has_its_turn_however_many_checkpoints_are_made() {
     }
     let waited = inserted_before_the_load.expect("it is loaded");
     assert!((2..=10).contains(&waited), "{waited} checkpoints went before it");
+}
+
+#[test]
+fn many_checkpoints_that_nobody_confirms_become_one_above_the_confirmed_one_which_stays() {
+    let history = History::new(21, FILES_MAX + 8, 6, 40);
+    let mut bench = Bench::found(&history);
+    bench.write(&history, 1..=4);
+    let newest_only = |bench: &mut Bench, number: usize| {
+        bench.submit_write(&history, number);
+        let events = bench.run();
+        let durable = events.iter().any(|event| matches!(event, CheckpointEvent::Durable { .. }));
+        assert!(durable, "{number}: {events:?}");
+    };
+    for number in 5..=FILES_MAX {
+        newest_only(&mut bench, number);
+    }
+    assert_eq!(bench.checkpoint_files().len(), 5, "{:?}", bench.checkpoint_files());
+    let given = |bench: &mut Bench| offer(bench, 1).map(|manifest| manifest.index);
+    assert_eq!(given(&mut bench), Some(history.index(4)), "there is still something to give");
+    bench.worker.submit(CheckpointJob::Release { stream: 1 });
+    bench.run();
+    newest_only(&mut bench, FILES_MAX + 1);
+    let mut restarted = bench.fork();
+    let loaded = restarted.load(history.index(4), None, None);
+    assert_eq!(restarted.check(&history, loaded), history.index(FILES_MAX + 1));
+    assert_eq!(given(&mut restarted), Some(history.index(4)), "and after a start too");
+    // What was merged into the one delta is no checkpoint any more, the newest of it is.
+    bench.confirm(&history.points[FILES_MAX - 1].footer);
+    assert!(bench.run().is_empty());
+    bench.confirm(&history.points[FILES_MAX].footer);
+    assert!(matches!(bench.run()[..], [CheckpointEvent::Confirmed { .. }]));
+    assert_eq!(given(&mut bench), Some(history.index(FILES_MAX)));
+}
+
+#[test]
+fn a_checkpoint_confirmed_while_it_is_merged_is_not_taken_away() {
+    let history = History::new(22, FILES_MAX + 8, 6, 40);
+    for steps in 0.. {
+        let mut bench = Bench::found(&history);
+        bench.write(&history, 1..=2);
+        for number in 3..=FILES_MAX {
+            bench.submit_write(&history, number);
+            // The last write begins a merge.
+            while number < FILES_MAX && !bench.worker.is_idle() {
+                bench.step();
+            }
+        }
+        for _ in 0..steps {
+            bench.step();
+        }
+        let is_over = bench.worker.is_idle();
+        bench.confirm(&history.points[FILES_MAX - 5].footer);
+        let noted = bench.run().iter().any(|event| matches!(event, CheckpointEvent::Confirmed { .. }));
+        let expected = history.index(if noted { FILES_MAX - 5 } else { 2 });
+        let manifest = offer(&mut bench, 1).unwrap();
+        assert_eq!(manifest.index, expected, "after {steps} steps");
+        let mut receiver = Bench::new();
+        receiver.take(&mut bench, &manifest);
+        let mut bench = bench.restart();
+        let loaded = bench.load(expected, None, None);
+        assert_eq!(bench.check(&history, loaded), history.index(FILES_MAX));
+        assert_eq!(offer(&mut bench, 1).map(|manifest| manifest.index), Some(expected));
+        if is_over {
+            assert!(steps > 10 && !noted);
+            break;
+        }
+    }
 }

@@ -214,7 +214,7 @@ impl Cluster {
             // What is offered lacks everything, takes every piece, and is verified if its index is even.
             CheckpointJob::Stage { replica, manifest } => {
                 let staging = manifest.staging();
-                let lacking = (0..manifest.files.len() as u32).collect();
+                let lacking = (0..manifest.files.len() as u32).map(|file| (file, 0)).collect();
                 CheckpointEvent::Staged { replica, staging, lacking }
             }
             CheckpointJob::WritePiece { replica, staging, file, offset, bytes } => {

@@ -5,8 +5,7 @@
 //! small, from a stream of their own; what all others draw is as it was.
 //!
 //! *Never here*: bounds so small that nothing could go on (a stream of files that must end before one file is sent), and less
-//! undecided than one entry may hold, which raft does not take. Where states are made to differ, log files and streams keep their
-//! bounds: a log that is full again and again hands its leaderships on, and a wrong state may then outlast the quiet phase.
+//! undecided than one entry may hold, which raft does not take.
 
 use fastrand::Rng;
 
@@ -24,9 +23,6 @@ impl Plan {
         }
         let mut chosen = || rng.u32(..4) == 0;
         let [sync, block, log, tables, node, stream, turn, wait, large] = std::array::from_fn(|_| chosen());
-        // Where states are made to differ a leader has to stay long enough for marks to be compared in the quiet phase.
-        let differs = self.divergences.often > 0.0;
-        let (log, stream) = (log && !differs, stream && !differs);
         let settings = &mut self.settings;
         if sync {
             settings.async_bytes_max = [200, 1_000, 4_000][rng.usize(..3)];
