@@ -7,6 +7,8 @@
 //!   directory has followed.
 //! - A failed sync marks the pages clean: the cache goes on showing them, and no later sync writes them.
 //! - A failed write leaves some of its first sectors in the cache. A failed read tells nothing. A disk may be full.
+//! - A failed change of names (a file made, renamed, removed) did not happen; a failed sync of a directory leaves its changes as
+//!   undecided as they were.
 //! - A disk may lie: a sync returns Ok, and nothing is durable by it.
 //! - Damage, on request: a flipped bit, a zeroed sector, a sector with what belongs elsewhere or was there before (a write
 //!   that went astray, or never arrived), a lost file.
@@ -61,6 +63,8 @@ struct Inner {
     counters: DiskCounters,
     fail_sync: bool,
     fail_write: bool,
+    /// Changes of names and syncs of directories until one of them fails.
+    fail_names_after: Option<u64>,
     bytes_max: Option<u64>,
     /// Changing steps until the power goes.
     steps_left: Option<u64>,
@@ -89,6 +93,7 @@ impl SimDisk {
             counters: DiskCounters::default(),
             fail_sync: false,
             fail_write: false,
+            fail_names_after: None,
             bytes_max: None,
             steps_left: None,
             fail_read: false,
@@ -160,6 +165,11 @@ impl SimDisk {
     /// The next write fails, half of its sectors done.
     pub fn fail_next_write(&self) {
         self.inner.borrow_mut().fail_write = true;
+    }
+
+    /// After so many more changes of names and syncs of directories one of these fails.
+    pub fn fail_names_after(&self, count: u64) {
+        self.inner.borrow_mut().fail_names_after = Some(count);
     }
 
     /// The next read of a file fails.
@@ -270,7 +280,8 @@ impl SimDisk {
 
 impl Inner {
     fn revive(&mut self) {
-        (self.fail_sync, self.fail_write, self.fail_read, self.steps_left) = (false, false, false, None);
+        (self.fail_sync, self.fail_write, self.fail_read) = (false, false, false);
+        (self.fail_names_after, self.steps_left) = (None, None);
     }
 
     /// One changing step; fails if the power is off.
@@ -294,6 +305,21 @@ impl Inner {
         }
     }
 
+    /// Whether the change of names or the sync of a directory that is about to be made fails.
+    fn fail_names(&mut self, path: &str) -> Result<(), DiskError> {
+        match &mut self.fail_names_after {
+            Some(0) => {
+                self.fail_names_after = None;
+                Err(io(format!("{path}: the directory can't be written")))
+            }
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
     fn bytes_used(&self) -> u64 {
         let paths = self.tree.paths();
         paths.iter().filter_map(|path| self.tree.file(path)).map(|file| file.content().len() as u64).sum()
@@ -306,6 +332,7 @@ impl Inner {
             done = if done.is_empty() { name.to_owned() } else { format!("{done}/{name}") };
             if self.tree.find(&done).is_none() {
                 self.step()?;
+                self.fail_names(&done)?;
                 self.tree.make(&done, true).ok_or_else(|| not_found(&done))?;
                 self.sync_directory(&parent)?;
             }
@@ -316,6 +343,7 @@ impl Inner {
     fn write(&mut self, path: &str, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
         self.step()?;
         if self.tree.find(path).is_none() {
+            self.fail_names(path)?;
             self.tree.make(path, false).ok_or_else(|| not_found(path))?;
         }
         self.counters.writes += 1;
@@ -354,6 +382,7 @@ impl Inner {
     fn sync_directory(&mut self, path: &str) -> Result<(), DiskError> {
         self.step()?;
         self.counters.syncs += 1;
+        self.fail_names(path)?;
         let inode = self.tree.find(path).ok_or_else(|| not_found(path))?;
         if !self.lies {
             self.tree.sync_directory(inode);
@@ -363,11 +392,13 @@ impl Inner {
 
     fn rename(&mut self, from: &str, to: &str) -> Result<(), DiskError> {
         self.step()?;
+        self.fail_names(from)?;
         self.tree.rename(from, to).ok_or_else(|| not_found(from))
     }
 
     fn remove(&mut self, path: &str) -> Result<(), DiskError> {
         self.step()?;
+        self.fail_names(path)?;
         self.tree.remove(path).ok_or_else(|| not_found(path))
     }
 

@@ -1,6 +1,12 @@
-//! A read index in memory, with the faults that the real one has: it can be lost, be silently wrong, and fail.
+//! A read index in memory, with the faults that the real one has: it can be lost, be silently wrong, fail, and go back to where it
+//! stood some writes ago.
 
-use std::{cell::RefCell, collections::BTreeMap, ops::Bound, rc::Rc};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, VecDeque},
+    ops::Bound,
+    rc::Rc,
+};
 
 use bytes::Bytes;
 use kv_core::{
@@ -14,18 +20,60 @@ pub struct MemoryStore {
     inner: Rc<RefCell<Inner>>,
 }
 
+/// Writes that can be undone, at most.
+const JOURNAL_WRITES_MAX: usize = 64;
+
+type Records = BTreeMap<Bytes, Bytes>;
+
 #[derive(Debug, Default)]
 struct Inner {
-    trees: BTreeMap<ReplicaId, BTreeMap<Bytes, Bytes>>,
+    trees: BTreeMap<ReplicaId, Records>,
+    /// What the last writes replaced, the newest last, if that is kept.
+    journal: Option<VecDeque<Undo>>,
     reads_until_failure: Option<u64>,
     reads: u64,
     records_written: u64,
 }
 
+/// What a write replaced.
+#[derive(Debug)]
+enum Undo {
+    Records(ReplicaId, Vec<(Bytes, Option<Bytes>)>),
+    Tree(ReplicaId, Option<Records>),
+}
+
 impl MemoryStore {
     /// All trees are gone, as when a fresh directory takes the place of a damaged one.
     pub fn lose(&self) {
-        self.inner.borrow_mut().trees.clear();
+        let mut inner = self.inner.borrow_mut();
+        inner.trees.clear();
+        inner.journal.iter_mut().for_each(VecDeque::clear);
+    }
+
+    /// From now on the last writes can be undone.
+    pub fn keep_journal(&self) {
+        self.inner.borrow_mut().journal.get_or_insert_default();
+    }
+
+    /// Undoes up to so many of the last writes: nothing has made them durable.
+    pub fn go_back(&self, writes: usize) {
+        let mut inner = self.inner.borrow_mut();
+        for _ in 0..writes {
+            let Some(undo) = inner.journal.as_mut().and_then(VecDeque::pop_back) else { return };
+            match undo {
+                Undo::Tree(tree, Some(records)) => drop(inner.trees.insert(tree, records)),
+                Undo::Tree(tree, None) => drop(inner.trees.remove(&tree)),
+                Undo::Records(tree, before) => {
+                    let Some(records) = inner.trees.get_mut(&tree) else { continue };
+                    for (key, value) in before.into_iter().rev() {
+                        match value {
+                            Some(value) => records.insert(key, value),
+                            None => records.remove(&key),
+                        };
+                    }
+                }
+            }
+        }
     }
 
     /// Other trees with the same content.
@@ -82,6 +130,15 @@ impl MemoryStore {
 }
 
 impl Inner {
+    fn note(&mut self, undo: impl FnOnce() -> Undo) {
+        if let Some(journal) = &mut self.journal {
+            journal.push_back(undo());
+            if journal.len() > JOURNAL_WRITES_MAX {
+                journal.pop_front();
+            }
+        }
+    }
+
     fn read(&mut self, tree: ReplicaId) -> Result<&BTreeMap<Bytes, Bytes>, StoreError> {
         self.reads += 1;
         match &mut self.reads_until_failure {
@@ -111,26 +168,65 @@ impl StateStore for MemoryStore {
         let mut inner = self.inner.borrow_mut();
         inner.records_written += changes.len() as u64;
         let records = inner.trees.get_mut(&tree).ok_or_else(|| missing(tree))?;
+        let mut before = Vec::new();
         for (key, value) in changes {
-            match value {
+            let old = match value {
                 Some(value) => records.insert(key.clone(), value.clone()),
                 None => records.remove(key),
             };
+            before.push((key.clone(), old));
         }
+        inner.note(|| Undo::Records(tree, before));
         Ok(())
     }
 
     fn reset(&self, tree: ReplicaId) -> Result<(), StoreError> {
-        self.inner.borrow_mut().trees.insert(tree, BTreeMap::new());
+        let mut inner = self.inner.borrow_mut();
+        let old = inner.trees.insert(tree, BTreeMap::new());
+        inner.note(|| Undo::Tree(tree, old));
         Ok(())
     }
 
     fn remove(&self, tree: ReplicaId) -> Result<(), StoreError> {
-        self.inner.borrow_mut().trees.remove(&tree);
+        let mut inner = self.inner.borrow_mut();
+        let old = inner.trees.remove(&tree);
+        inner.note(|| Undo::Tree(tree, old));
         Ok(())
     }
 }
 
 fn missing(tree: ReplicaId) -> StoreError {
     StoreError(format!("there is no tree of replica {tree}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_goes_back_is_as_it_was() {
+        let (store, tree) = (MemoryStore::default(), ReplicaId(1));
+        store.keep_journal();
+        store.reset(tree).unwrap();
+        let key = |at: u8| Bytes::copy_from_slice(&[at % 5]);
+        let mut seen = vec![store.fork().range(tree, &[], 9).unwrap()];
+        for at in 0..40 {
+            let value = (at % 3 > 0).then(|| Bytes::copy_from_slice(&[at]));
+            store.write(tree, &[(key(at), value.clone()), (key(at + 1), value)]).unwrap();
+            if at == 20 {
+                // It counts as a write of its own.
+                store.reset(tree).unwrap();
+                seen.push(Vec::new());
+            }
+            seen.push(store.range(tree, &[], 9).unwrap());
+        }
+        let mut at = seen.len() - 1;
+        for back in [1, 3, 7, 15] {
+            store.go_back(back);
+            at -= back;
+            assert_eq!(store.range(tree, &[], 9).unwrap(), seen[at], "{at}");
+        }
+        store.go_back(1_000);
+        assert!(store.range(tree, &[], 9).is_err(), "before the first reset there was no tree");
+    }
 }

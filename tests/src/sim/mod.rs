@@ -42,6 +42,7 @@ pub mod links;
 mod losses;
 pub mod machine;
 mod maps;
+mod name_faults;
 pub mod network;
 pub mod networks;
 pub mod overload;

@@ -22,6 +22,7 @@ mod draw;
 mod fields;
 mod founding;
 mod losses;
+mod names;
 mod show;
 mod tight;
 
@@ -29,6 +30,7 @@ pub use clients::Clients;
 pub use divergences::Divergences;
 pub use founding::Founding;
 pub use losses::Losses;
+pub use names::Names;
 
 /// What a run is asked to be, beside its seed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -84,6 +86,8 @@ pub struct Plan {
     pub divergences: Divergences,
     /// How often leaders are lost with what they have just acknowledged.
     pub losses: Losses,
+    /// How often changes of names fail, and whether read indexes go back.
+    pub names: Names,
     /// Clocks run up to this much too fast or too slow, in parts per million.
     pub drift_ppm_max: u64,
 }

@@ -30,6 +30,8 @@ pub const RARE: &[Point] = &[
     Point::RefusedForLogFiles,
     Point::SegmentHalfMade,
     Point::SegmentOpenedAtStart,
+    Point::StagingLeftTooLong,
+    Point::StreamResumed,
     Point::StreamTooLong,
     Point::TimeoutWhileInstalling,
 ];
@@ -38,6 +40,7 @@ pub const RARE: &[Point] = &[
 pub const ELSEWHERE: &[(Point, Elsewhere)] = &[
     (Point::AsyncWaitedForAFullSession, Elsewhere::Script("session_has_a_bound_of_open_writes")),
     (Point::CommandsCut, Elsewhere::Test("kv-core/src/node/tests/cut.rs")),
+    (Point::DeltasMerged, Elsewhere::Test("tests/tests/checkpoint/work.rs")),
     (Point::ProposedTooMuch, Elsewhere::Script("refusal_too_much_undecided")),
     (Point::RefusedForArc, Elsewhere::Script("refusal_stale_epoch_and_wrong_arc")),
     (Point::RefusedForEpoch, Elsewhere::Script("refusal_stale_epoch_and_wrong_arc")),

@@ -30,6 +30,7 @@ use super::{
     losses::{Loss, LossMaker},
     machine::{LANES, Machine},
     maps::MapEvent,
+    name_faults::NameFaults,
     network::{Fate, Network},
     plan::Plan,
     queue::Queue,
@@ -90,6 +91,8 @@ pub(super) enum Event {
     Look,
     /// A leader is lost with what it has acknowledged.
     Loss(Loss),
+    /// Changes of names fail.
+    NameFault,
     /// A fault.
     Fault { kind: Kind },
     /// The end of one.
@@ -116,6 +119,7 @@ pub struct World {
     pub(super) disk_injector: DiskInjector,
     pub(super) divergence: Divergence,
     pub(super) losses: LossMaker,
+    pub(super) name_faults: NameFaults,
     pub(super) judge: Judge,
     pub(super) trace: Trace,
     pub(super) counts: Counts,
@@ -179,6 +183,7 @@ impl World {
             disk_injector: DiskInjector::new(&plan),
             divergence: Divergence::new(&plan),
             losses: LossMaker::new(&plan),
+            name_faults: NameFaults::new(&plan),
             judge: Judge::new(&plan),
             trace,
             counts: Counts::default(),
@@ -218,6 +223,10 @@ impl World {
         world.schedule_divergence();
         world.schedule_loss();
         world.schedule_look();
+        world.schedule_name_fault();
+        if world.plan.names.trees_go_back {
+            world.machines.iter().for_each(|machine| machine.store.keep_journal());
+        }
         world
     }
 
@@ -265,6 +274,7 @@ impl World {
             Event::Diverge => self.diverge(),
             Event::Look => self.look(),
             Event::Loss(loss) => self.loss_event(&loss),
+            Event::NameFault => self.inject_name_fault(),
             Event::Fault { kind } => {
                 if !self.quiet {
                     self.inject(kind);

@@ -5,6 +5,7 @@ use kv_core::{
         FILES_MAX, MERGE_FILES, SLICE_BYTES_MAX, SLICE_RECORDS_MAX,
         job::{CheckpointEvent, CheckpointJob},
     },
+    points::{self, Point},
     types::{LogIndex, ReplicaId, ShardId},
 };
 
@@ -164,6 +165,7 @@ fn many_checkpoints_that_nobody_confirms_become_one_above_the_confirmed_one_whic
     for number in 5..=FILES_MAX {
         newest_only(&mut bench, number);
     }
+    assert_eq!(points::take().of(Point::DeltasMerged), 1);
     assert_eq!(bench.checkpoint_files().len(), 5, "{:?}", bench.checkpoint_files());
     let given = |bench: &mut Bench| offer(bench, 1).map(|manifest| manifest.index);
     assert_eq!(given(&mut bench), Some(history.index(4)), "there is still something to give");

@@ -9,21 +9,23 @@
 //! other two nodes are in service takes writes.
 //!
 //! *Caveat*: Raft trusts its voters. A voter that lies in ways that an honest one could have spoken (votes it never gave, an
-//! append with other entries, a term far ahead) can cost a shard its safety or its leader, or have its replicas taken out of
+//! append with other entries, a term far ahead, a state that is none) can cost a shard its safety or its leader, or have its replicas taken out of
 //! service; nothing here asks for more. Only panics, the life of the other shards, and memory are judged.
 
-use std::collections::{BTreeMap, VecDeque};
+mod liar;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use kv_core::{
-    checkpoint::job::{CheckpointEvent, CheckpointJob, FileDescription, Manifest},
-    command::{Action, Command, Condition, Write, encode_batch},
+    checkpoint::job::{CheckpointEvent, CheckpointJob},
+    command::{Action, Condition, Write},
     configuration::Configuration,
     disk::StateStore,
     founding::{FoundingRecord, Member},
     io::{Answer, Input, Notice, Operation, Output, Request},
-    log::record::{EntryKind, LogEntry, LogReport, Recovered},
-    message::{MARKS_TOLD_MAX, MarkDigest, MarkReport, PeerMessage, RaftMessage, RaftMessageKind, SnapshotMark},
+    log::record::{EntryKind, Install, LogEntry, LogReport, Recovered, StagingId},
+    message::{PeerMessage, RaftMessage, RaftMessageKind},
     node::{Node, Opening, Role},
     settings::Settings,
     state::record::{Footer, StateHeader},
@@ -33,6 +35,8 @@ use kv_core::{
     },
 };
 use kv_tests::{disk::MemoryStore, fuzz::Target};
+
+use self::liar::{Script, alter};
 
 /// The node whose messages the script makes up.
 const LIAR: NodeId = NodeId(3);
@@ -47,36 +51,6 @@ const IN_FLIGHT_MAX: usize = 20_000;
 /// Ticks within which, the liar being silent, a shard in service takes a write.
 const HEAL_TICKS: usize = 200;
 
-/// Bytes of a script, zeros at its end.
-struct Script<'a>(&'a [u8]);
-
-impl Script<'_> {
-    fn byte(&mut self) -> u8 {
-        let Some((first, rest)) = self.0.split_first() else { return 0 };
-        self.0 = rest;
-        *first
-    }
-
-    fn below(&mut self, count: usize) -> usize {
-        usize::from(self.byte()) % count
-    }
-
-    /// A number that is small, near one that is true now, or near where numbers end.
-    fn number(&mut self, near: u64) -> u64 {
-        let byte = self.byte();
-        let by = u64::from(byte & 7);
-        match byte >> 3 {
-            0..12 => near.wrapping_add(by),
-            12..18 => near.wrapping_sub(by),
-            18..22 => by,
-            22..25 => u64::MAX - by,
-            25..27 => u64::MAX / 2 - 3 + by,
-            27..29 => 1 << (8 * by),
-            _ => u64::from(u32::MAX) + by,
-        }
-    }
-}
-
 struct Cluster {
     nodes: BTreeMap<NodeId, Node<MemoryStore>>,
     stores: BTreeMap<NodeId, MemoryStore>,
@@ -88,6 +62,12 @@ struct Cluster {
     now: Time,
     requests: u64,
     written: u64,
+    /// What each replica began with: a state from a peer is made of it.
+    initial: BTreeMap<ReplicaId, StateHeader>,
+    /// What is being gathered: its place.
+    staged: BTreeMap<(ReplicaId, StagingId), (LogIndex, Term)>,
+    /// Shards of which a replica took a state over.
+    installed: BTreeSet<ShardId>,
     refused: BTreeMap<&'static str, u64>,
     quarantined: BTreeMap<(NodeId, ShardId), String>,
 }
@@ -116,6 +96,9 @@ impl Cluster {
             now: Time(1),
             requests: 0,
             written: 0,
+            initial: BTreeMap::new(),
+            staged: BTreeMap::new(),
+            installed: BTreeSet::new(),
             refused: BTreeMap::new(),
             quarantined: BTreeMap::new(),
         };
@@ -183,15 +166,23 @@ impl Cluster {
         }
     }
 
-    /// A checkpoint thread without files: the tree is all there is, and what peers offer can't be staged.
+    /// A checkpoint thread without files: the tree is all there is. What peers offer can be staged, and half of it is whole.
     fn checkpoint(&mut self, node: NodeId, job: CheckpointJob) {
         let store = self.stores[&node].clone();
+        let loaded = |shard, replica, header| {
+            store.reset(replica).unwrap();
+            let footer = Footer { header, digest: Digest(0) };
+            let (checkpoints, sessions, nodes) = (Vec::new(), Vec::new(), Vec::new());
+            CheckpointEvent::Loaded { shard, replica, footer, checkpoints, confirmed: None, sessions, nodes }
+        };
         let event = match job {
+            CheckpointJob::Load { shard, replica, install: Some(Install { index, term, .. }), .. } => {
+                self.installed.insert(shard);
+                loaded(shard, replica, self.header(replica, index, term))
+            }
             CheckpointJob::Load { shard, replica, initial: Some(header), .. } => {
-                store.reset(replica).unwrap();
-                let footer = Footer { header, digest: Digest(0) };
-                let (checkpoints, sessions, nodes) = (Vec::new(), Vec::new(), Vec::new());
-                CheckpointEvent::Loaded { shard, replica, footer, checkpoints, confirmed: None, sessions, nodes }
+                self.initial.insert(replica, header.clone());
+                loaded(shard, replica, header)
             }
             CheckpointJob::Load { shard, replica, .. } => {
                 CheckpointEvent::LoadFailed { shard, replica, reason: "there are no files".to_owned() }
@@ -211,9 +202,11 @@ impl Cluster {
             CheckpointJob::ReadPiece { stream, file, offset } => {
                 CheckpointEvent::PieceRead { stream, file, offset, bytes: Bytes::new() }
             }
-            // What is offered lacks everything, takes every piece, and is verified if its index is even.
+            // What is offered lacks everything, takes every piece, and is whole if its index is even.
             CheckpointJob::Stage { replica, manifest } => {
                 let staging = manifest.staging();
+                self.staged.retain(|(other, _), _| *other != replica);
+                self.staged.insert((replica, staging), (manifest.index, manifest.term));
                 let lacking = (0..manifest.files.len() as u32).map(|file| (file, 0)).collect();
                 CheckpointEvent::Staged { replica, staging, lacking }
             }
@@ -221,12 +214,23 @@ impl Cluster {
                 let next_offset = offset.saturating_add(bytes.len() as u64);
                 CheckpointEvent::PieceWritten { replica, staging, file, next_offset }
             }
-            CheckpointJob::Verify { replica, staging } => {
-                CheckpointEvent::StageFailed { replica, staging, reason: "not what was offered".to_owned() }
-            }
+            CheckpointJob::Verify { replica, staging } => match self.staged.get(&(replica, staging)) {
+                Some((index, term)) if index.0.is_multiple_of(2) => {
+                    CheckpointEvent::Verified { replica, staging, header: self.header(replica, *index, *term) }
+                }
+                _ => CheckpointEvent::StageFailed { replica, staging, reason: "not what was offered".to_owned() },
+            },
             CheckpointJob::Release { .. } | CheckpointJob::Discard { .. } | CheckpointJob::Forget { .. } => return,
         };
         self.give(node, Input::Checkpoint(event));
+    }
+
+    /// The state that a replica began with, as if it stood elsewhere.
+    fn header(&self, replica: ReplicaId, index: LogIndex, term: Term) -> StateHeader {
+        let mut header = self.initial.get(&replica).cloned().unwrap_or_default();
+        let configuration = header.configurations.pop().map_or_else(Configuration::default, |(_, last)| last);
+        header.configurations = vec![(index, configuration)];
+        StateHeader { index, term, ..header }
     }
 
     /// A turn of each node that has inputs.
@@ -343,152 +347,6 @@ impl Cluster {
         }
     }
 
-    fn lie(&self, node: NodeId, shard: ShardId, script: &mut Script) -> PeerMessage {
-        let index = self.truth(node, shard).3;
-        let number = u64::from(script.byte());
-        let other = ShardId(script.number(shard.0));
-        let asked = if script.byte() < 230 { shard } else { other };
-        match script.below(20) {
-            0 => PeerMessage::ReadProbe { shard: asked, probe: number },
-            1 => {
-                let index = (script.byte() & 1 == 0).then(|| LogIndex(script.number(index)));
-                PeerMessage::ReadProbeAnswer { shard: asked, probe: script.number(node.0 << 32), index }
-            }
-            2 => {
-                let (at_least, at_most) = (LogIndex(script.number(0)), LogIndex(script.number(index)));
-                PeerMessage::StateAsk { shard: asked, at_least, at_most }
-            }
-            3 | 4 => {
-                let mut message = self.raft_lie(node, shard, script);
-                message.kind = RaftMessageKind::Snapshot;
-                let manifest = manifest(index, script);
-                if script.byte() < 200 {
-                    let (index, term) = (manifest.index, manifest.term);
-                    message.snapshot = Some(SnapshotMark { index, term, configuration: Configuration::default() });
-                }
-                let message = (script.byte() < 220).then_some(message);
-                PeerMessage::SnapshotOffer { shard: asked, stream: number % 4, manifest, message }
-            }
-            5 => PeerMessage::SnapshotWant {
-                shard: asked,
-                stream: script.number(node.0 << 32),
-                file: script.number(0) as u32,
-                offset: script.number(0),
-            },
-            6 | 7 => PeerMessage::SnapshotChunk {
-                shard: asked,
-                stream: number % 4,
-                file: script.number(0) as u32,
-                offset: script.number(0),
-                bytes: vec![7; script.below(200)].into(),
-            },
-            8 => PeerMessage::SnapshotEnd {
-                shard: asked,
-                stream: script.number(node.0 << 32),
-                complete: number & 1 == 0,
-            },
-            9 => PeerMessage::MapAsk { have: MapVersion(script.number(0)) },
-            10 => {
-                let mut map = self.nodes[&node].map().clone();
-                map.version = MapVersion(script.number(map.version.0));
-                let row = script.below(map.shards.len());
-                match script.below(8) {
-                    0 => map.shards[row].epoch = Epoch(script.number(1)),
-                    1 => map.shards[row].replicas.rotate_left(1),
-                    2 => map.shards[row].shard = other,
-                    3 => drop(map.nodes.pop()),
-                    4 => map.nodes[0].incarnation = Incarnation(9),
-                    5 => map.nodes[0].zone = "z".repeat(4 * usize::from(script.byte())),
-                    _ => {}
-                }
-                PeerMessage::MapTell(map)
-            }
-            11 => {
-                let mut own = self.nodes[&node].map().nodes[2].clone();
-                own.node = NodeId(script.number(LIAR.0));
-                own.weight = script.number(1) as u32;
-                own.zone = "z".repeat(4 * usize::from(script.byte()));
-                PeerMessage::DescribeNode(own)
-            }
-            12..15 => PeerMessage::Marks { shard: asked, report: self.marks_lie(node, shard, script) },
-            _ => PeerMessage::Raft { shard: asked, message: self.raft_lie(node, shard, script) },
-        }
-    }
-
-    /// An account of states that the liar never held, at true indexes and others.
-    fn marks_lie(&self, node: NodeId, shard: ShardId, script: &mut Script) -> MarkReport {
-        let status = self.nodes[&node].shard_status(shard).unwrap();
-        let near = status.checkpoint.unwrap_or(status.applied).0;
-        let mark = |script: &mut Script| {
-            let index = LogIndex(script.number(near));
-            let own = status.digest.filter(|_| script.byte() < 64);
-            MarkDigest { index, digest: own.unwrap_or(Digest(u128::from(script.byte() & 3))) }
-        };
-        let mut checkpoints: Vec<_> = (0..script.below(MARKS_TOLD_MAX + 2)).map(|_| mark(script)).collect();
-        if script.byte() < 230 {
-            checkpoints.sort_by_key(|mark| mark.index);
-            checkpoints.dedup_by_key(|mark| mark.index);
-        }
-        let flags = script.byte();
-        MarkReport {
-            number: script.number(LIAR.0 << 32),
-            checkpoints,
-            skipped: LogIndex(script.number(near)),
-            wants_mark: flags & 1 == 0,
-            wants_answer: flags & 2 == 0,
-        }
-    }
-
-    fn raft_lie(&self, node: NodeId, shard: ShardId, script: &mut Script) -> RaftMessage {
-        let (to, from, term, last, commit) = self.truth(node, shard);
-        let term = script.number(term);
-        let mut index = script.number(last);
-        let log_term = script.number(term);
-        let first = index;
-        let count = if script.byte() < 128 { 0 } else { script.below(4) };
-        let entries = (0..count)
-            .map(|_| {
-                index = if script.byte() < 200 { index.wrapping_add(1) } else { script.number(index) };
-                LogEntry {
-                    index: LogIndex(index),
-                    term: Term(if script.byte() < 200 { term } else { script.number(term) }),
-                    kind: [
-                        EntryKind::Commands,
-                        EntryKind::Commands,
-                        EntryKind::Configuration,
-                        EntryKind::ConfigurationV2,
-                    ][script.below(4)],
-                    context: Bytes::new(),
-                    data: match script.below(4) {
-                        0 => Bytes::new(),
-                        1 => encode_batch(&[Command::OpenSession]),
-                        2 => encode_batch(&vec![Command::OpenSession; usize::from(script.byte())]),
-                        _ => Bytes::copy_from_slice(&[script.byte(), script.byte()]),
-                    },
-                }
-            })
-            .collect();
-        RaftMessage {
-            kind: KINDS[script.below(KINDS.len())],
-            to: if script.byte() < 240 { to } else { ReplicaId(script.number(to.0)) },
-            from: if script.byte() < 240 { from } else { ReplicaId(script.number(from.0)) },
-            term: Term(term),
-            log_term: Term(log_term),
-            index: LogIndex(first),
-            entries,
-            commit: LogIndex(script.number(commit)),
-            commit_term: Term(script.number(term)),
-            snapshot: None,
-            request_snapshot: LogIndex(if script.byte() < 240 { 0 } else { script.number(0) }),
-            reject: script.byte() & 1 == 0,
-            reject_hint: LogIndex(script.number(last)),
-            context: [Bytes::new(), Bytes::from_static(b"CampaignTransfer"), Bytes::from_static(&[9; 16])]
-                [script.below(3)]
-            .clone(),
-            priority: script.number(0) as i64,
-        }
-    }
-
     fn is_fit(&self, node: NodeId, shard: ShardId) -> bool {
         let status = self.nodes[&node].shard_status(shard).unwrap();
         !status.quarantined && status.term.0 < TERM_FIT_MAX
@@ -503,7 +361,8 @@ impl Cluster {
         }
         let fit: Vec<ShardId> = (1..=u64::from(SHARDS))
             .map(ShardId)
-            .filter(|shard| HONEST.iter().all(|node| self.is_fit(*node, *shard)))
+            // A state that the liar gave may stand where no other log reaches, and nobody has files to give here.
+            .filter(|shard| HONEST.iter().all(|node| self.is_fit(*node, *shard)) && !self.installed.contains(shard))
             .collect();
         for shard in fit {
             // A leader of before may be deposed only now; what the liar had said may come to light only now.
@@ -518,66 +377,6 @@ impl Cluster {
             let status = HONEST.map(|node| self.nodes[&node].shard_status(shard));
             assert!(is_over, "shard {shard} takes no writes: {status:#?}");
         }
-    }
-}
-
-const KINDS: [RaftMessageKind; 13] = [
-    RaftMessageKind::Append,
-    RaftMessageKind::Append,
-    RaftMessageKind::Append,
-    RaftMessageKind::AppendResponse,
-    RaftMessageKind::AppendResponse,
-    RaftMessageKind::RequestVote,
-    RaftMessageKind::RequestVoteResponse,
-    RaftMessageKind::RequestPreVote,
-    RaftMessageKind::RequestPreVoteResponse,
-    RaftMessageKind::Snapshot,
-    RaftMessageKind::Heartbeat,
-    RaftMessageKind::HeartbeatResponse,
-    RaftMessageKind::TimeoutNow,
-];
-
-fn manifest(index: u64, script: &mut Script) -> Manifest {
-    let files = (0..script.below(4) * if script.byte() < 250 { 1 } else { 30 })
-        .map(|number| FileDescription {
-            name: ["base-3", "delta-7", "../../etc", "DELTA"][script.below(4)].to_owned(),
-            bytes: script.number(100),
-            hash: number as u128,
-        })
-        .collect();
-    Manifest {
-        files,
-        index: LogIndex(script.number(index)),
-        term: Term(script.number(2)),
-        digest: Digest(u128::from(script.byte())),
-    }
-}
-
-/// Changes one field of a message that was truly sent.
-fn alter(message: &mut PeerMessage, script: &mut Script) {
-    let PeerMessage::Raft { shard, message } = message else { return };
-    match script.below(14) {
-        0 => shard.0 = script.number(shard.0),
-        1 => message.to.0 = script.number(message.to.0),
-        2 => message.from.0 = script.number(message.from.0),
-        3 => message.term.0 = script.number(message.term.0),
-        4 => message.log_term.0 = script.number(message.log_term.0),
-        5 => message.index.0 = script.number(message.index.0),
-        6 => message.commit.0 = script.number(message.commit.0),
-        7 => message.reject = !message.reject,
-        8 => message.kind = KINDS[script.below(KINDS.len())],
-        9 => message.entries.reverse(),
-        10 => drop(message.entries.pop()),
-        11 => {
-            let entry = message.entries.first().cloned();
-            message.entries.extend(entry);
-        }
-        12 => {
-            if let Some(entry) = message.entries.last_mut() {
-                entry.data = Bytes::from_static(&[1, 0x80]);
-            }
-        }
-        _ => message.reject_hint.0 = script.number(message.reject_hint.0),
     }
 }
 

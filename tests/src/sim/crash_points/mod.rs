@@ -5,8 +5,10 @@
 //! one machine's disk, and what it had promised ([`tape`]). From each image its process is started on its own, the very code
 //! of production, its peers silent, and judged against the promises ([`restart`]): what it has told as synced, voted and
 //! acknowledged is all in there, since nothing leaves a node before its batch is synced. Some of these starts are recorded in
-//! turn, and crashed again at every step of the recovery, and at a batch written where a torn one stood before. For a sample
-//! of steps the whole cluster goes on ([`cluster`]), and must come to rest as after any fault.
+//! turn, and crashed again at every step of the recovery, and at a batch written where a torn one stood before. Or the process is
+//! only killed first: what it had written and not synced is in the page cache still, is found there by the next start, which writes
+//! more, and then the power goes. The read index has no place in all this: it may stand at any earlier moment of the story.
+//! For a sample of steps the whole cluster goes on ([`cluster`]), and must come to rest as after any fault.
 //!
 //! *Left out*: see [`story`] for what the story does not have in it, [`mod@subsets`] for the bound on disk states; crashes of two
 //! machines at once, damage on top of a crash, and more than two crashes without progress in between, which the swarm has.
@@ -55,6 +57,8 @@ pub struct Summary {
     pub in_recovery: u64,
     /// States after a crash in the batch that was written at the place of a torn one.
     pub same_block: u64,
+    /// States of a start after the process was killed, and after a crash within it or behind it.
+    pub after_kill: u64,
     /// Replicas whose state was compared with that of the run.
     pub compared: u64,
     /// Replicas at an index whose state was not seen in the run.
@@ -69,7 +73,7 @@ impl Summary {
     /// All disk states that a machine was started on.
     #[must_use]
     pub fn states(&self) -> u64 {
-        self.first + self.in_recovery + self.same_block
+        self.first + self.in_recovery + self.same_block + self.after_kill
     }
 }
 
@@ -84,12 +88,13 @@ impl fmt::Display for Summary {
         writeln!(
             f,
             "{} disk states: {} after one crash ({} steps in all legal states), {} after another in the recovery, {} after \
-             another in the same block",
+             another in the same block, {} after a kill",
             self.states(),
             self.first,
             self.complete,
             self.in_recovery,
-            self.same_block
+            self.same_block,
+            self.after_kill
         )?;
         write!(
             f,
@@ -126,6 +131,8 @@ pub fn run(effort: Effort) -> Summary {
 
 /// States of one step of a recovery that are visited.
 const RECOVERY_SUBSETS: usize = 3;
+/// Moments of the story that the read index may have gone back by, at most.
+const TREE_MOMENTS_BACK: usize = 300;
 /// States of one step of writing at the place of a torn block that are visited.
 const SAME_BLOCK_SUBSETS: usize = 32;
 /// Bytes of what is written there, at most: several sectors.
@@ -140,10 +147,13 @@ struct Crasher<'a> {
 
 impl Crasher<'_> {
     /// Half of the states are spent on first crashes, at each step alike; what a step does not need goes to the later ones. If
-    /// there are fewer states than steps, steps are drawn.
+    /// there are fewer states than steps, steps are drawn. An eighth follows a kill, the rest another crash.
     fn crash_everywhere(&mut self, story: &Story) -> Result<(), String> {
         let steps = story.moments.len() as u64;
         for (number, (image, promise)) in (0..).zip(&story.moments) {
+            let promise = &self.with_an_older_tree(story, number as usize, promise);
+            self.kill_first(image, promise, self.states / 8 * (number + 1) / steps)
+                .map_err(|what| format!("step {number}, killed: {what}"))?;
             let left = (self.states / 2).saturating_sub(self.summary.first);
             let most = left / (steps - number) + u64::from(self.rng.u64(..steps - number) < left % (steps - number));
             if most == 0 {
@@ -155,7 +165,7 @@ impl Crasher<'_> {
             for subset in chosen {
                 let disk = image.after_power_loss(&undecided, |number| subset.has(number));
                 self.summary.first += 1;
-                self.crash_twice(&disk, promise, (self.states / 2) * (number + 1) / steps)
+                self.crash_twice(&disk, promise, self.states * 3 / 8 * (number + 1) / steps)
                     .map_err(|what| format!("step {number}, {undecided:?}, of which survives {subset:?}: {what}"))?;
             }
         }
@@ -167,6 +177,31 @@ impl Crasher<'_> {
         if self.summary.in_recovery + self.summary.same_block >= second_most || self.rng.bool() {
             return self.restarter.judge(disk.clone(), promise, None).map(drop);
         }
+        let (in_recovery, same_block) = self.crash_all_along(disk, promise)?;
+        self.summary.in_recovery += in_recovery;
+        self.summary.same_block += same_block;
+        Ok(())
+    }
+
+    /// Starts the machine as it is after a kill, while fewer than so many states were visited after one.
+    fn kill_first(&mut self, image: &Image, promise: &Promise, most: u64) -> Result<(), String> {
+        if self.summary.after_kill < most {
+            let (in_recovery, same_block) = self.crash_all_along(&image.disk(), promise)?;
+            self.summary.after_kill += 1 + in_recovery + same_block;
+        }
+        Ok(())
+    }
+
+    /// In half of the states the read index stands where it once stood: nothing makes it durable.
+    fn with_an_older_tree(&mut self, story: &Story, number: usize, promise: &Promise) -> Promise {
+        let back = if self.rng.bool() { 0 } else { self.rng.usize(..=TREE_MOMENTS_BACK) };
+        let (_, older) = &story.moments[number.saturating_sub(back)];
+        Promise { tree: older.tree.clone(), ..promise.clone() }
+    }
+
+    /// Starts the machine, and crashes it at every step of its recovery and of the next batch; how many states of either were
+    /// visited.
+    fn crash_all_along(&mut self, disk: &SimDisk, promise: &Promise) -> Result<(u64, u64), String> {
         let mut tape = Tape::new(NODE, disk);
         let told = self.restarter.judge(disk.clone(), promise, Some(&mut tape))?;
         let recovered = disk.images_taken();
@@ -174,15 +209,16 @@ impl Crasher<'_> {
         self.restarter.write_another(&told, bytes, &mut tape)?;
         let shards: Vec<_> = told.shards.keys().copied().collect();
         let moments = tape.end(promise.clone(), &shards)?;
+        let (mut in_recovery, mut same_block) = (0, 0);
         for (number, (image, promise)) in moments.iter().enumerate() {
             let is_recovery = number < recovered;
             let most = if is_recovery { RECOVERY_SUBSETS } else { SAME_BLOCK_SUBSETS };
             let visited = self.crash_again(image, promise, most);
             let what = if is_recovery { "of the recovery" } else { "to the end of the next batch" };
             let visited = visited.map_err(|why| format!("and again at step {number} {what}, {why}"))?;
-            *(if is_recovery { &mut self.summary.in_recovery } else { &mut self.summary.same_block }) += visited;
+            *(if is_recovery { &mut in_recovery } else { &mut same_block }) += visited;
         }
-        Ok(())
+        Ok((in_recovery, same_block))
     }
 
     fn crash_again(&mut self, image: &Image, promise: &Promise, most: usize) -> Result<u64, String> {

@@ -154,7 +154,8 @@ impl<'a> Restarter<'a> {
     }
 
     fn judge_durable(&mut self, promise: &Promise) -> Result<(), String> {
-        let footers = newest_footers(&mut self.machine.disk.files()).map_err(|error| format!("{error:?}"))?;
+        // On a copy: what is made durable by looking must not help the start that follows.
+        let footers = newest_footers(&mut self.machine.disk.fork().files()).map_err(|error| format!("{error:?}"))?;
         let found: BTreeMap<ReplicaId, LogIndex> =
             footers.into_iter().map(|(replica, footer)| (replica, footer.header.index)).collect();
         for (shard, recovered) in &promise.settled.shards {

@@ -6,8 +6,8 @@ use fastrand::Rng;
 use kv_core::{inbox::Limits, settings::Settings};
 
 use super::{
-    super::storms::Storms, Clients, Costs, Divergences, Faults, Founding, Kept, Links, Losses, Options, Plan, Workload,
-    clients::draw_session_bounds, mix,
+    super::storms::Storms, Clients, Costs, Divergences, Faults, Founding, Kept, Links, Losses, Names, Options, Plan,
+    Workload, clients::draw_session_bounds, mix,
 };
 
 impl Plan {
@@ -49,12 +49,14 @@ impl Plan {
             founding: Founding::draw(seed),
             divergences: Divergences::default(),
             losses: Losses::default(),
+            names: Names::default(),
             clients: Clients::draw(seed),
             settings: draw_session_bounds(seed, settings),
         };
         let has_faults = plan.faults.kinds().iter().any(|(_, often)| *often > 0.0);
         plan.divergences = Divergences::draw(seed, replication.min(nodes), has_faults);
         plan.draw_losses();
+        plan.names = Names::draw(seed, has_faults);
         plan.tighten();
         plan
     }
@@ -113,6 +115,7 @@ impl Plan {
             founding: Founding::default(),
             divergences: Divergences::default(),
             losses: Losses::default(),
+            names: Names::default(),
             clients: Clients::default(),
         }
     }

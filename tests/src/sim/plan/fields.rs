@@ -80,6 +80,7 @@ impl Plan {
             divergences: often kept;
             losses: often cut_micros_max kept;
             clients: one_endpoint old_map pushes answer_micros_max held_micros_max prompt_percent churn_percent;
+            names: often trees_go_back;
         );
         let bounds = &mut self.settings.session_bounds;
         visit("settings.sessions_max", &mut bounds.sessions_max);

@@ -1,0 +1,70 @@
+//! Changes of names and syncs of directories that fail, and read indexes that go back, from streams of their own.
+//!
+//! A failed one makes its process stop, as any failed call that changes a disk does; whether it happened is then not known, and the
+//! next start has to be right either way. A read index that is found as it was some writes before its process ended is what one
+//! looks like of which nothing is ever synced: it costs time, and must cost nothing else.
+//!
+//! *Never here*: a founding whose directories fail (the cuts of [`super::founding_faults`] stop those), and a directory that fails
+//! for longer than one call, which would be a node that does not start.
+
+use fastrand::Rng;
+
+use super::{
+    plan::Plan,
+    world::{Event, World},
+};
+
+/// Most changes of names that go well before the one that fails.
+const NAMES_BEFORE_MAX: u64 = 12;
+/// Most writes that a read index goes back by.
+const WRITES_BACK_MAX: usize = 40;
+
+/// Draws them.
+#[derive(Debug)]
+pub(super) struct NameFaults {
+    rng: Rng,
+    trees: Option<Rng>,
+    often: f64,
+}
+
+impl NameFaults {
+    pub(super) fn new(plan: &Plan) -> Self {
+        let trees = plan.names.trees_go_back.then(|| plan.stream("trees that go back"));
+        Self { rng: plan.stream("failing names"), trees, often: plan.names.often }
+    }
+}
+
+impl World {
+    /// Schedules the next of these faults, if the plan has any.
+    pub(super) fn schedule_name_fault(&mut self) {
+        let faults = &mut self.name_faults;
+        if faults.often > 0.0 {
+            let after = -60_000_000.0 / faults.often * (1.0 - faults.rng.f64()).ln();
+            self.queue.push(self.now + after as u64 + 1, Event::NameFault);
+        }
+    }
+
+    /// One of the next changes of names on a node fails.
+    pub(super) fn inject_name_fault(&mut self) {
+        if self.quiet {
+            return;
+        }
+        let rng = &mut self.name_faults.rng;
+        let (node, before) = (rng.usize(..self.machines.len()), rng.u64(..=NAMES_BEFORE_MAX));
+        if self.all_are_founded() {
+            *self.counts.disk_faults.entry("failed-names").or_default() += 1;
+            self.trace
+                .tell(self.now, || format!("FAULT after {before} changes of names one fails (node {})", node + 1));
+            self.machines[node].disk.fail_names_after(before);
+        }
+        self.schedule_name_fault();
+    }
+
+    /// What was written of a node's read index may be gone when its process ends, the last of it first.
+    pub(super) fn let_tree_go_back(&mut self, node: usize) {
+        let Some(rng) = &mut self.name_faults.trees else { return };
+        let writes = if rng.bool() { rng.usize(1..=WRITES_BACK_MAX) } else { return };
+        self.machines[node].store.go_back(writes);
+        *self.counts.disk_faults.entry("tree-went-back").or_default() += 1;
+    }
+}

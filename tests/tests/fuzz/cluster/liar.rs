@@ -1,0 +1,252 @@
+//! What the liar says: whatever the protocol has words for, with numbers that are small, near what is true, or near where numbers
+//! end. Every choice is read from the input's bytes, so that an input says the same at every run.
+
+use bytes::Bytes;
+use kv_core::{
+    checkpoint::job::{FileDescription, Manifest},
+    command::{Command, encode_batch},
+    configuration::Configuration,
+    log::record::{EntryKind, LogEntry},
+    message::{MARKS_TOLD_MAX, MarkDigest, MarkReport, PeerMessage, RaftMessage, RaftMessageKind, SnapshotMark},
+    types::{Digest, Epoch, Incarnation, LogIndex, MapVersion, NodeId, ReplicaId, ShardId, Term},
+};
+
+use super::{Cluster, LIAR};
+
+/// Bytes of a script, zeros at its end.
+pub(super) struct Script<'a>(pub(super) &'a [u8]);
+
+impl Script<'_> {
+    pub(super) fn byte(&mut self) -> u8 {
+        let Some((first, rest)) = self.0.split_first() else { return 0 };
+        self.0 = rest;
+        *first
+    }
+
+    pub(super) fn below(&mut self, count: usize) -> usize {
+        usize::from(self.byte()) % count
+    }
+
+    /// A number that is small, near one that is true now, or near where numbers end.
+    pub(super) fn number(&mut self, near: u64) -> u64 {
+        let byte = self.byte();
+        let by = u64::from(byte & 7);
+        match byte >> 3 {
+            0..12 => near.wrapping_add(by),
+            12..18 => near.wrapping_sub(by),
+            18..22 => by,
+            22..25 => u64::MAX - by,
+            25..27 => u64::MAX / 2 - 3 + by,
+            27..29 => 1 << (8 * by),
+            _ => u64::from(u32::MAX) + by,
+        }
+    }
+}
+
+impl Cluster {
+    pub(super) fn lie(&self, node: NodeId, shard: ShardId, script: &mut Script) -> PeerMessage {
+        let index = self.truth(node, shard).3;
+        let number = u64::from(script.byte());
+        let other = ShardId(script.number(shard.0));
+        let asked = if script.byte() < 230 { shard } else { other };
+        match script.below(20) {
+            0 => PeerMessage::ReadProbe { shard: asked, probe: number },
+            1 => {
+                let index = (script.byte() & 1 == 0).then(|| LogIndex(script.number(index)));
+                PeerMessage::ReadProbeAnswer { shard: asked, probe: script.number(node.0 << 32), index }
+            }
+            2 => {
+                let (at_least, at_most) = (LogIndex(script.number(0)), LogIndex(script.number(index)));
+                PeerMessage::StateAsk { shard: asked, at_least, at_most }
+            }
+            3 | 4 => {
+                let mut message = self.raft_lie(node, shard, script);
+                message.kind = RaftMessageKind::Snapshot;
+                let manifest = manifest(index, script);
+                if script.byte() < 200 {
+                    let (index, term) = (manifest.index, manifest.term);
+                    message.snapshot = Some(SnapshotMark { index, term, configuration: Configuration::default() });
+                }
+                let message = (script.byte() < 220).then_some(message);
+                PeerMessage::SnapshotOffer { shard: asked, stream: number % 4, manifest, message }
+            }
+            5 => PeerMessage::SnapshotWant {
+                shard: asked,
+                stream: script.number(node.0 << 32),
+                file: script.number(0) as u32,
+                offset: script.number(0),
+            },
+            6 | 7 => PeerMessage::SnapshotChunk {
+                shard: asked,
+                stream: number % 4,
+                file: script.number(0) as u32,
+                offset: script.number(0),
+                bytes: vec![7; script.below(200)].into(),
+            },
+            8 => PeerMessage::SnapshotEnd {
+                shard: asked,
+                stream: script.number(node.0 << 32),
+                complete: number & 1 == 0,
+            },
+            9 => PeerMessage::MapAsk { have: MapVersion(script.number(0)) },
+            10 => {
+                let mut map = self.nodes[&node].map().clone();
+                map.version = MapVersion(script.number(map.version.0));
+                let row = script.below(map.shards.len());
+                match script.below(8) {
+                    0 => map.shards[row].epoch = Epoch(script.number(1)),
+                    1 => map.shards[row].replicas.rotate_left(1),
+                    2 => map.shards[row].shard = other,
+                    3 => drop(map.nodes.pop()),
+                    4 => map.nodes[0].incarnation = Incarnation(9),
+                    5 => map.nodes[0].zone = "z".repeat(4 * usize::from(script.byte())),
+                    _ => {}
+                }
+                PeerMessage::MapTell(map)
+            }
+            11 => {
+                let mut own = self.nodes[&node].map().nodes[2].clone();
+                own.node = NodeId(script.number(LIAR.0));
+                own.weight = script.number(1) as u32;
+                own.zone = "z".repeat(4 * usize::from(script.byte()));
+                PeerMessage::DescribeNode(own)
+            }
+            12..15 => PeerMessage::Marks { shard: asked, report: self.marks_lie(node, shard, script) },
+            _ => PeerMessage::Raft { shard: asked, message: self.raft_lie(node, shard, script) },
+        }
+    }
+
+    /// An account of states that the liar never held, at true indexes and others.
+    fn marks_lie(&self, node: NodeId, shard: ShardId, script: &mut Script) -> MarkReport {
+        let status = self.nodes[&node].shard_status(shard).unwrap();
+        let near = status.checkpoint.unwrap_or(status.applied).0;
+        let mark = |script: &mut Script| {
+            let index = LogIndex(script.number(near));
+            let own = status.digest.filter(|_| script.byte() < 64);
+            MarkDigest { index, digest: own.unwrap_or(Digest(u128::from(script.byte() & 3))) }
+        };
+        let mut checkpoints: Vec<_> = (0..script.below(MARKS_TOLD_MAX + 2)).map(|_| mark(script)).collect();
+        if script.byte() < 230 {
+            checkpoints.sort_by_key(|mark| mark.index);
+            checkpoints.dedup_by_key(|mark| mark.index);
+        }
+        let flags = script.byte();
+        MarkReport {
+            number: script.number(LIAR.0 << 32),
+            checkpoints,
+            skipped: LogIndex(script.number(near)),
+            wants_mark: flags & 1 == 0,
+            wants_answer: flags & 2 == 0,
+        }
+    }
+
+    fn raft_lie(&self, node: NodeId, shard: ShardId, script: &mut Script) -> RaftMessage {
+        let (to, from, term, last, commit) = self.truth(node, shard);
+        let term = script.number(term);
+        let mut index = script.number(last);
+        let log_term = script.number(term);
+        let first = index;
+        let count = if script.byte() < 128 { 0 } else { script.below(4) };
+        let entries = (0..count)
+            .map(|_| {
+                index = if script.byte() < 200 { index.wrapping_add(1) } else { script.number(index) };
+                LogEntry {
+                    index: LogIndex(index),
+                    term: Term(if script.byte() < 200 { term } else { script.number(term) }),
+                    kind: [
+                        EntryKind::Commands,
+                        EntryKind::Commands,
+                        EntryKind::Configuration,
+                        EntryKind::ConfigurationV2,
+                    ][script.below(4)],
+                    context: Bytes::new(),
+                    data: match script.below(4) {
+                        0 => Bytes::new(),
+                        1 => encode_batch(&[Command::OpenSession]),
+                        2 => encode_batch(&vec![Command::OpenSession; usize::from(script.byte())]),
+                        _ => Bytes::copy_from_slice(&[script.byte(), script.byte()]),
+                    },
+                }
+            })
+            .collect();
+        RaftMessage {
+            kind: KINDS[script.below(KINDS.len())],
+            to: if script.byte() < 240 { to } else { ReplicaId(script.number(to.0)) },
+            from: if script.byte() < 240 { from } else { ReplicaId(script.number(from.0)) },
+            term: Term(term),
+            log_term: Term(log_term),
+            index: LogIndex(first),
+            entries,
+            commit: LogIndex(script.number(commit)),
+            commit_term: Term(script.number(term)),
+            snapshot: None,
+            request_snapshot: LogIndex(if script.byte() < 240 { 0 } else { script.number(0) }),
+            reject: script.byte() & 1 == 0,
+            reject_hint: LogIndex(script.number(last)),
+            context: [Bytes::new(), Bytes::from_static(b"CampaignTransfer"), Bytes::from_static(&[9; 16])]
+                [script.below(3)]
+            .clone(),
+            priority: script.number(0) as i64,
+        }
+    }
+}
+
+const KINDS: [RaftMessageKind; 13] = [
+    RaftMessageKind::Append,
+    RaftMessageKind::Append,
+    RaftMessageKind::Append,
+    RaftMessageKind::AppendResponse,
+    RaftMessageKind::AppendResponse,
+    RaftMessageKind::RequestVote,
+    RaftMessageKind::RequestVoteResponse,
+    RaftMessageKind::RequestPreVote,
+    RaftMessageKind::RequestPreVoteResponse,
+    RaftMessageKind::Snapshot,
+    RaftMessageKind::Heartbeat,
+    RaftMessageKind::HeartbeatResponse,
+    RaftMessageKind::TimeoutNow,
+];
+
+fn manifest(index: u64, script: &mut Script) -> Manifest {
+    let files = (0..script.below(4) * if script.byte() < 250 { 1 } else { 30 })
+        .map(|number| FileDescription {
+            name: ["base-3", "delta-7", "../../etc", "DELTA"][script.below(4)].to_owned(),
+            bytes: script.number(100),
+            hash: number as u128,
+        })
+        .collect();
+    Manifest {
+        files,
+        index: LogIndex(script.number(index)),
+        term: Term(script.number(2)),
+        digest: Digest(u128::from(script.byte())),
+    }
+}
+
+/// Changes one field of a message that was truly sent.
+pub(super) fn alter(message: &mut PeerMessage, script: &mut Script) {
+    let PeerMessage::Raft { shard, message } = message else { return };
+    match script.below(14) {
+        0 => shard.0 = script.number(shard.0),
+        1 => message.to.0 = script.number(message.to.0),
+        2 => message.from.0 = script.number(message.from.0),
+        3 => message.term.0 = script.number(message.term.0),
+        4 => message.log_term.0 = script.number(message.log_term.0),
+        5 => message.index.0 = script.number(message.index.0),
+        6 => message.commit.0 = script.number(message.commit.0),
+        7 => message.reject = !message.reject,
+        8 => message.kind = KINDS[script.below(KINDS.len())],
+        9 => message.entries.reverse(),
+        10 => drop(message.entries.pop()),
+        11 => {
+            let entry = message.entries.first().cloned();
+            message.entries.extend(entry);
+        }
+        12 => {
+            if let Some(entry) = message.entries.last_mut() {
+                entry.data = Bytes::from_static(&[1, 0x80]);
+            }
+        }
+        _ => message.reject_hint.0 = script.number(message.reject_hint.0),
+    }
+}
