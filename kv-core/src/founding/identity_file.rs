@@ -85,7 +85,8 @@ impl IdentityFile {
 }
 
 impl IdentityFile {
-    /// Reads the file of this node's data directory; `None` if there is none.
+    /// Reads the file of this node's data directory; `None` if there is none. What was read is synced, name and all: after a kill
+    /// the system may show what the disk does not have, and all that the node says from now on stands on it.
     ///
     /// # Errors
     /// If it can't be used.
@@ -110,6 +111,8 @@ impl IdentityFile {
         if file.node != node {
             return Err(IdentityError::OtherNode { owner: file.node });
         }
+        disk.sync(IDENTITY_PATH)?;
+        disk.sync_directory("")?;
         Ok(Some(file))
     }
 

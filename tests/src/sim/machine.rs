@@ -254,6 +254,9 @@ impl Machine {
         let mut files = self.disk.files();
         let founded = files.size(IDENTITY).map_err(disk)?.is_some();
         let (log, recovered) = if founded {
+            // As who reads the identity does: a kill may have left a name that the disk does not have.
+            files.sync(IDENTITY).map_err(disk)?;
+            files.sync_directory("").map_err(disk)?;
             Log::open(self.disk.log(), settings).map_err(refusal)?
         } else {
             // A log without an identity was made by a start that was cut short: nothing was ever answered on its strength.
