@@ -4,7 +4,11 @@
 //! kv-server's own tests.
 #![allow(clippy::unwrap_used, reason = "a test ends where it can't go on")]
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -98,6 +102,50 @@ fn the_simulator_takes_the_arguments_that_are_written() {
         let ran = Command::new(env!("CARGO_BIN_EXE_sim")).args(arguments.split_whitespace()).arg("--help").output();
         assert!(ran.unwrap().status.success(), "{line}");
     }
+}
+
+/// The package of a test program that cargo says it is running: `tests/e2e/main.rs (target/debug/deps/e2e-0123)`.
+fn package_of(program: &str) -> PathBuf {
+    let (path, binary) = program.trim_start_matches("unittests ").split_once(" (").unwrap();
+    let name = binary.rsplit('/').next().unwrap().split('-').next().unwrap();
+    let has = |folder: &str| {
+        let folder = root().join(folder);
+        let is_its_own = path != "src/lib.rs"
+            || fs::read_to_string(folder.join("Cargo.toml")).unwrap().contains(&name.replace('_', "-"));
+        folder.join(path).is_file() && is_its_own
+    };
+    let folder = ["proto", "kv-core", "kv-server", "kv-client", "tests"].into_iter().find(|folder| has(folder));
+    root().join(folder.unwrap_or_else(|| panic!("no package has {program}")))
+}
+
+fn sources(folder: &Path) -> String {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let read = |path: PathBuf| match path.extension() {
+        _ if path.is_dir() => sources(&path),
+        Some(extension) if extension == "rs" => fs::read_to_string(path).unwrap(),
+        _ => String::new(),
+    };
+    entries.map(read).collect()
+}
+
+#[test]
+fn the_output_of_the_tests_is_of_tests_that_exist() {
+    let text = readme();
+    let output = text.split("cargo test --workspace\n```\n").nth(1).and_then(|rest| rest.split("```").nth(1)).unwrap();
+    let (mut code, mut checked) = (String::new(), 0);
+    for line in output.strip_prefix("text\n").unwrap().lines() {
+        if let Some(program) = line.strip_prefix("     Running ") {
+            code = sources(&package_of(program));
+        } else if let Some(test) = line.strip_prefix("test ").and_then(|line| line.strip_suffix(" ... ok")) {
+            let name = test.rsplit("::").next().unwrap();
+            assert!(code.contains(&format!("fn {name}(")), "{name}");
+            checked += 1;
+        } else {
+            let is_good = line.starts_with("test result: ok. ") && line.contains(" passed; 0 failed; 0 ignored; ");
+            assert!(is_good || line.trim() == "...", "{line}");
+        }
+    }
+    assert!(checked > 2);
 }
 
 #[test]
