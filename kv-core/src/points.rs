@@ -109,6 +109,7 @@ points! {
     CameTooLate: "a request came when its deadline had passed",
     RequestWaitedTooLong: "a request was given back because it had waited too long for a turn",
     TurnCut: "more waited for a turn than one takes",
+    ApplyCut: "more was decided than one turn applies",
     RefusedForDisk: "a write was refused because the disk is nearly full",
     RefusedForTables: "a write was refused because the node's tables are full",
     RefusedForLogFiles: "a write was refused because the node's log is past its bound",

@@ -25,6 +25,9 @@ pub struct Settings {
     pub kept_bytes_max: usize,
     /// Entries kept in memory for all shards of the node.
     pub kept_node_bytes_max: usize,
+    /// Entries that one turn applies, in bytes of all shards together, past which each shard gets one more; the rest waits for
+    /// the next turn. After a start or a long absence there may be hundreds of MiB, and ticks must not wait for them.
+    pub apply_bytes_max: usize,
     /// Entries of a shard that are proposed but not yet committed.
     pub uncommitted_bytes_max: usize,
     /// Async writes of a shard that are acknowledged but not yet decided: how many.
@@ -62,6 +65,7 @@ impl Default for Settings {
             tables_bytes_max: 256 * MIB,
             kept_bytes_max: 16 * MIB,
             kept_node_bytes_max: 256 * MIB,
+            apply_bytes_max: 4 * MIB,
             uncommitted_bytes_max: 16 * MIB,
             async_commands_max: 1_000,
             async_bytes_max: MIB,

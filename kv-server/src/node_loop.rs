@@ -147,7 +147,7 @@ impl NodeLoop {
             // One turn, then the clock again: however much comes in, no tick is missed for it.
             let is_last = shared.inbox.take(clock::now(), &mut events);
             self.turn(&mut events);
-            if !is_last {
+            if !is_last || self.node.as_ref().is_some_and(Node::has_more) {
                 shared.inbox.more();
             }
         }

@@ -70,8 +70,12 @@ pub struct Node<S> {
     last_turn: Time,
     tables_bytes: usize,
     sessions_bytes: usize,
+    /// Bytes of entries that this turn may still apply.
+    apply_bytes_left: usize,
     /// Replicas that this turn has touched.
     dirty: BTreeSet<ShardId>,
+    /// Replicas that have more to apply than the last turn did.
+    unfinished: BTreeSet<ShardId>,
     changed: BTreeSet<ShardId>,
     watched: Option<Vec<AppliedEntry>>,
 }
@@ -115,7 +119,8 @@ impl<S: StateStore> Node<S> {
     /// as they were, so that no answer is wrong for it; a step back that hides behind the time since the last turn is not
     /// seen, and makes ages too small by as much.
     ///
-    /// A turn takes at most 4,096 inputs or 4 MiB of them: the caller cuts.
+    /// A turn takes at most 4,096 inputs or 4 MiB of them: the caller cuts. It applies a bounded part of what is decided; if
+    /// [`Node::has_more`] afterwards, the caller takes another turn.
     pub fn turn(&mut self, now: Time, inputs: &mut Vec<Input>, outputs: &mut Vec<Output>) {
         #[cfg(kv_mutants)]
         crate::mutants::set_clock(now.0);
@@ -125,6 +130,8 @@ impl<S: StateStore> Node<S> {
             self.clock_went_back(self.last_turn.micros_since(now));
         }
         self.last_turn = now;
+        self.apply_bytes_left = self.settings.apply_bytes_max;
+        self.dirty.append(&mut self.unfinished);
         self.tables_bytes = self.replicas.values().map(Replica::table_bytes).sum();
         let mut tick = false;
         for input in inputs.drain(..) {
@@ -148,7 +155,7 @@ impl<S: StateStore> Node<S> {
     fn flush(&mut self, now: Time, outputs: &mut Vec<Output>) {
         let dirty: Vec<ShardId> = self.dirty.iter().copied().collect();
         for shard in dirty {
-            self.with_replica(shard, now, outputs, |replica, cx| {
+            let flushed = self.with_replica(shard, now, outputs, |replica, cx| {
                 let mut snapshots = Vec::new();
                 // What is applied may free a round or end a hand-over, so a second pass can find more to do.
                 for _ in 0..PASSES_MAX {
@@ -162,11 +169,15 @@ impl<S: StateStore> Node<S> {
                         break;
                     }
                 }
-                snapshots
-            })
-            .into_iter()
-            .flatten()
-            .for_each(|message| self.begin_stream(shard, message, now, outputs));
+                (snapshots, replica.has_more_to_apply(cx))
+            });
+            let Some((snapshots, is_unfinished)) = flushed else { continue };
+            if is_unfinished {
+                self.unfinished.insert(shard);
+            }
+            for message in snapshots {
+                self.begin_stream(shard, message, now, outputs);
+            }
         }
     }
 
@@ -232,6 +243,7 @@ impl<S: StateStore> Node<S> {
             leaving: self.stopping || self.log_stalled,
             sessions_bytes: self.sessions_bytes,
             tables_bytes: self.tables_bytes,
+            apply_bytes_left: &mut self.apply_bytes_left,
         };
         match catch_unwind(AssertUnwindSafe(|| work(&mut *replica, &mut cx))) {
             Ok(result) => Some(result),
@@ -317,6 +329,12 @@ impl<S: StateStore> Node<S> {
     #[doc(hidden)]
     pub fn damage_state(&mut self, shard: ShardId, random: u64) -> bool {
         self.replicas.get_mut(&shard).is_some_and(|replica| replica.damage_state(random))
+    }
+
+    /// Whether the last turn left something to be applied: another one should follow soon, with inputs or without.
+    #[must_use]
+    pub fn has_more(&self) -> bool {
+        !self.unfinished.is_empty()
     }
 
     /// Whether the node leads no shard and owes no decision: it may stop without anybody noticing.

@@ -129,7 +129,9 @@ impl<S: StateStore> Node<S> {
             last_turn: now,
             tables_bytes: 0,
             sessions_bytes: 0,
+            apply_bytes_left: 0,
             dirty: BTreeSet::new(),
+            unfinished: BTreeSet::new(),
             changed: BTreeSet::new(),
             watched: None,
         };

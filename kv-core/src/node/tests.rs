@@ -194,7 +194,7 @@ impl Cluster {
             }
             CheckpointJob::Write { shard, replica, table, header } => {
                 self.checkpoints += 1;
-                let changes: Vec<_> = table.records.clone().into_iter().collect();
+                let changes: Vec<_> = table.sorted().map(|(key, value)| (key.clone(), value.clone())).collect();
                 store.write(replica, &changes).unwrap();
                 let StateHeader { index, .. } = header;
                 let footer = Footer { header, digest: Digest(1) };

@@ -18,6 +18,9 @@ use crate::{
     types::{LogIndex, Term, Token},
 };
 
+/// What an entry counts for beside its data, in bytes, where the entries that a turn applies are bounded.
+const ENTRY_BYTES: usize = 64;
+
 /// Why applying stopped.
 enum Stop {
     /// The read index failed: the state is loaded again.
@@ -53,11 +56,22 @@ impl Replica {
         self.answer_durable_waits(cx);
     }
 
+    /// Whether more is handed out than was applied, and nothing but the bound of a turn keeps it from being applied.
+    pub(crate) fn has_more_to_apply(&self, cx: &Context<'_, impl StateStore>) -> bool {
+        let applied = self.state().map(|state| state.applied().0);
+        applied.is_some_and(|applied| applied < self.handed_out) && cx.tables_bytes < cx.settings.tables_bytes_max
+    }
+
     fn apply_handed_out<S: StateStore>(&mut self, cx: &mut Context<'_, S>) -> Result<(), Stop> {
-        loop {
+        // One entry however little is left: a shard does not wait for others to be through.
+        for count in 0_u64.. {
             let Phase::Live(state) = &mut self.phase else { return Ok(()) };
             let index = state.applied().0.next();
             if index > self.handed_out {
+                return Ok(());
+            }
+            if count > 0 && *cx.apply_bytes_left == 0 {
+                point!(ApplyCut);
                 return Ok(());
             }
             let entry = self.raft.store().entry(index).ok_or(Stop::Entry("an entry to apply is not in the log"))?;
@@ -70,6 +84,7 @@ impl Replica {
             let tree = Tree::new(cx.store, self.id);
             state.apply(&tree, index, term, &commands, &mut outcomes).map_err(Stop::Store)?;
             self.checkpointing.applied_bytes(entry.data.len());
+            *cx.apply_bytes_left = cx.apply_bytes_left.saturating_sub(ENTRY_BYTES + entry.data.len());
             if let Some(watched) = cx.watched {
                 let (shard, data, outcomes) = (self.shard, entry.data.clone(), outcomes.clone());
                 watched.push(AppliedEntry { shard, index, term, kind: EntryKind::Commands, data, outcomes });
@@ -79,6 +94,7 @@ impl Replica {
                 self.pass_mark(index, cx);
             }
         }
+        Ok(())
     }
 
     fn answer_proposed<S: StateStore>(

@@ -63,6 +63,8 @@ pub(crate) struct Context<'a, S> {
     pub(crate) sessions_bytes: usize,
     /// Bytes of the tables of all shards, as of the start of the turn.
     pub(crate) tables_bytes: usize,
+    /// Bytes of entries that this turn may still apply.
+    pub(crate) apply_bytes_left: &'a mut usize,
 }
 
 impl<S: StateStore> Context<'_, S> {

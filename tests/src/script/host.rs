@@ -134,7 +134,7 @@ impl Host {
     /// A turn, if there is anything to take.
     pub fn turn(&mut self) -> Option<Vec<Output>> {
         let now = self.micros + MICROS_OF_TURN;
-        let process = self.process.as_mut().filter(|process| !process.inbox.is_empty())?;
+        let process = self.process.as_mut().filter(|process| !process.inbox.is_empty() || process.node.has_more())?;
         self.micros = now;
         let mut outputs = Vec::new();
         process.node.turn(Time(now), &mut process.inbox, &mut outputs);

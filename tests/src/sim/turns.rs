@@ -71,7 +71,7 @@ impl World {
         }));
         let costs = self.plan.costs;
         process.busy_until = self.now + costs.turn_micros + count as u64 * costs.input_micros + refused;
-        process.turn_scheduled = !process.inbox.is_empty();
+        process.turn_scheduled = !process.inbox.is_empty() || process.node.has_more();
         if process.turn_scheduled {
             let at = process.busy_until;
             self.queue.push(at, Event::Turn { node, start });

@@ -22,8 +22,13 @@ impl Plan {
             return;
         }
         let mut chosen = || rng.u32(..4) == 0;
+        let mut apply = Rng::with_seed(mix(self.seed, "applied in a turn"));
         let [sync, block, log, tables, node, stream, turn, wait, large] = std::array::from_fn(|_| chosen());
         let settings = &mut self.settings;
+        if apply.u32(..4) == 0 {
+            // One entry of each shard, or a few.
+            settings.apply_bytes_max = [1, 2_000][apply.usize(..2)];
+        }
         if sync {
             settings.async_bytes_max = [200, 1_000, 4_000][rng.usize(..3)];
         }
