@@ -5,9 +5,7 @@
 //! its name synced; only then is the checkpoint durable. Only then does the tree follow, so that it never holds what no file
 //! does. The first checkpoint of a replica is a base by itself.
 
-use std::{collections::VecDeque, ops::Bound};
-
-use bytes::Bytes;
+use std::collections::VecDeque;
 
 use crate::{
     checkpoint::{
@@ -22,7 +20,7 @@ use crate::{
     disk::{DiskError, DiskErrorKind, FileDisk, StateStore},
     state::{
         digest::RecordSum,
-        record::{Footer, FrozenTable, StateHeader, Table},
+        record::{Footer, FrozenTable, StateHeader},
     },
     types::{ReplicaId, ShardId},
 };
@@ -31,20 +29,30 @@ pub(super) struct WriteTask {
     shard: ShardId,
     replica: ReplicaId,
     table: FrozenTable,
+    /// Its records' numbers in the order of their keys; made when the checkpoint begins.
+    order: Vec<u32>,
     header: StateHeader,
     phase: Phase,
 }
 
 enum Phase {
     Begin,
-    Records { writer: Box<FileWriter>, sum: RecordSum, last: Option<Bytes> },
+    /// So many of them, in that order, are written.
+    Records {
+        writer: Box<FileWriter>,
+        sum: RecordSum,
+        done: usize,
+    },
     Close(ClosingFile, Footer),
-    Insert { last: Option<Bytes> },
+    /// So many of them are in the tree.
+    Insert {
+        done: usize,
+    },
 }
 
 impl WriteTask {
     pub(super) fn new(shard: ShardId, replica: ReplicaId, table: FrozenTable, header: StateHeader) -> Self {
-        Self { shard, replica, table, header, phase: Phase::Begin }
+        Self { shard, replica, table, order: Vec::new(), header, phase: Phase::Begin }
     }
 
     pub(super) fn shard(&self) -> ShardId {
@@ -111,20 +119,22 @@ impl WriteTask {
         let stands_on = known.files.last().map(|file| (file.index, file.digest));
         let writer = Box::new(FileWriter::new(directory, self.header.index, stands_on));
         let sum = RecordSum::of_footer(known.footer.digest, &known.footer.header);
-        self.phase = Phase::Records { writer, sum, last: None };
+        self.order = self.table.order();
+        self.phase = Phase::Records { writer, sum, done: 0 };
         Ok(())
     }
 
     fn records<F: FileDisk, S: StateStore>(&mut self, cx: &mut Context<F, S>, step: &mut Step) -> Result<(), Failure> {
-        let Phase::Records { writer, sum, last } = &mut self.phase else { return Ok(()) };
+        let Phase::Records { writer, sum, done } = &mut self.phase else { return Ok(()) };
         let is_base = cx.replicas.get(&self.replica).is_some_and(|known| known.files.is_empty());
         let mut slice = Slice::default();
         let mut is_end = true;
-        for (key, value) in records_after(&self.table, last.clone()) {
+        for number in &self.order[*done..] {
             if slice.is_full() {
                 is_end = false;
                 break;
             }
+            let (key, value) = self.table.record(*number);
             if let Some(old) = cx.store.get(self.replica, key)? {
                 sum.subtract(key, &old);
             }
@@ -135,7 +145,7 @@ impl WriteTask {
                 writer.push(key, value.as_deref());
             }
             slice.count(key, value.as_ref());
-            *last = Some(key.clone());
+            *done += 1;
         }
         writer.flush(&mut cx.files)?;
         slice.report(step);
@@ -156,23 +166,24 @@ impl WriteTask {
         known.files.push(ChainFile::new(description, kind, &footer));
         known.footer = footer.clone();
         step.events.push(CheckpointEvent::Durable { shard: self.shard, replica: self.replica, footer });
-        self.phase = Phase::Insert { last: None };
+        self.phase = Phase::Insert { done: 0 };
     }
 
     fn insert<F, S: StateStore>(&mut self, cx: &mut Context<F, S>, step: &mut Step) -> Result<Progress, Failure> {
-        let Phase::Insert { last } = &mut self.phase else { return Ok(Progress::Done) };
+        let Phase::Insert { done } = &mut self.phase else { return Ok(Progress::Done) };
         let mut slice = Slice::default();
         let mut changes = Vec::new();
-        for (key, value) in records_after(&self.table, last.clone()) {
+        for number in &self.order[*done..] {
             if slice.is_full() {
                 break;
             }
+            let (key, value) = self.table.record(*number);
             slice.count(key, value.as_ref());
             changes.push((key.clone(), value.clone()));
         }
         slice.report(step);
-        if let Some((key, _)) = changes.last() {
-            *last = Some(key.clone());
+        if !changes.is_empty() {
+            *done += changes.len();
             cx.store.write(self.replica, &changes)?;
             return Ok(Progress::More);
         }
@@ -181,11 +192,6 @@ impl WriteTask {
         step.events.push(CheckpointEvent::Inserted { shard: self.shard, replica: self.replica, index });
         Ok(Progress::Done)
     }
-}
-
-fn records_after(table: &Table, last: Option<Bytes>) -> impl Iterator<Item = (&Bytes, &Option<Bytes>)> {
-    let from = last.map_or(Bound::Unbounded, Bound::Excluded);
-    table.records.range::<Bytes, _>((from, Bound::Unbounded))
 }
 
 /// A file that is written: to be synced, read back and named.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use crate::{
-    codec::{CodecError, Reader, put_u8, put_u32, put_u64, put_u128, put_varint},
+    codec::{CodecError, Reader, put_u8, put_u32, put_u64, put_u128, put_varint, varint_bytes},
     command::Previous,
     configuration::Configuration,
     shard_map,
@@ -73,7 +73,8 @@ fn numbered_key(space: u8, number: u64) -> Bytes {
 /// Encodes what a key holds.
 #[must_use]
 pub fn encode_entry(revision: Revision, value: &Value) -> Bytes {
-    let mut out = Vec::with_capacity(10 + value.as_bytes().len());
+    // Exactly so much: with room to spare it would take a second allocation to share it.
+    let mut out = Vec::with_capacity(varint_bytes(revision.0) + value.as_bytes().len());
     put_varint(&mut out, revision.0);
     out.extend_from_slice(value.as_bytes());
     out.into()

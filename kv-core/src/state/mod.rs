@@ -15,6 +15,7 @@ pub mod codec;
 pub mod digest;
 pub mod record;
 pub mod sessions;
+mod table;
 pub mod tables;
 pub mod terms;
 #[cfg(test)]
@@ -196,13 +197,13 @@ impl ShardState {
     /// Bytes of the records changed since the last freeze; sessions are not counted.
     #[must_use]
     pub fn active_bytes(&self) -> usize {
-        self.tables.active.bytes
+        self.tables.active.bytes()
     }
 
     /// Bytes of the records that are being written into the tree.
     #[must_use]
     pub fn frozen_bytes(&self) -> usize {
-        self.tables.frozen.as_ref().map_or(0, |(_, table)| table.bytes)
+        self.tables.frozen.as_ref().map_or(0, |(_, table)| table.bytes())
     }
 
     /// Whether a frozen table is not yet in the tree.
@@ -254,11 +255,11 @@ impl ShardState {
     #[doc(hidden)]
     pub fn damage(&mut self, random: u64) {
         let is_entry = |key: &Bytes| key.first() == Some(&record::SPACE_ENTRIES);
-        let mut entries: Vec<_> =
-            self.tables.active.records.iter_mut().filter(|(key, value)| is_entry(key) && value.is_some()).collect();
+        let mut entries = self.tables.active.sorted_mut();
+        entries.retain(|record| is_entry(&record.0) && record.1.is_some());
         let count = entries.len() as u64;
         let picked = if count == 0 { None } else { entries.get_mut(usize::try_from(random % count).unwrap_or(0)) };
-        match picked.and_then(|(_, value)| value.as_mut()) {
+        match picked.and_then(|record| record.1.as_mut()) {
             Some(value) if !value.is_empty() => {
                 let mut bytes = value.to_vec();
                 let last = bytes.len() - 1;

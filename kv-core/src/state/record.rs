@@ -9,10 +9,9 @@
 //! | `s` | session id (8 bytes, big-endian) | the session with its outcomes | until evicted |
 //! | 0 | nothing more: one key | index (varint) up to which the tree has all deltas | only in the tree |
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
-use bytes::Bytes;
-
+pub use super::table::Table;
 use crate::{
     configuration::Configuration,
     shard_map,
@@ -29,15 +28,6 @@ pub const SPACE_SESSIONS: u8 = b's';
 /// The tree's mark, which no file and no digest holds: the index up to which the tree has all deltas. It saves work and is
 /// trusted for nothing else.
 pub const TREE_MARK: &[u8] = &[0];
-
-/// A set of changed records: `None` is a tombstone.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Table {
-    /// The records by key, the space's byte first.
-    pub records: BTreeMap<Bytes, Option<Bytes>>,
-    /// Number of bytes of all keys and values in it.
-    pub bytes: usize,
-}
 
 /// A table that takes no more writes, shared between the turn and the checkpoint thread.
 pub type FrozenTable = Arc<Table>;

@@ -195,12 +195,15 @@ impl Session {
 }
 
 /// All sessions of a shard.
+///
+/// The two orders hold each of their sessions once, under the time of a use that may have been followed by others: only who asks
+/// for the first one brings the rows in front up to date. A use is far more frequent than that question, and does not touch them.
 #[derive(Clone, Debug)]
 pub(super) struct Sessions {
-    sessions: BTreeMap<SessionId, Session>,
-    /// All sessions, the least recently used first.
+    sessions: BTreeMap<SessionId, Kept>,
+    /// All sessions.
     by_use: BTreeMap<LastApplied, SessionId>,
-    /// Those that remember previous entries.
+    /// Those that remember previous entries, and some that did.
     with_entries: BTreeMap<LastApplied, SessionId>,
     bytes: usize,
     bytes_max: usize,
@@ -209,6 +212,18 @@ pub(super) struct Sessions {
     gone: BTreeSet<SessionId>,
     #[cfg(kv_mutants)]
     used: BTreeMap<SessionId, u64>,
+}
+
+/// A session, and where it stands.
+#[derive(Clone, Debug)]
+struct Kept {
+    session: Session,
+    /// Its row in the order of use.
+    by_use: LastApplied,
+    /// Its row among those with entries.
+    with_entries: Option<LastApplied>,
+    /// Whether it is among the changed.
+    is_changed: bool,
 }
 
 impl Default for Sessions {
@@ -243,7 +258,7 @@ impl Sessions {
         if self.sessions.contains_key(&id) || self.by_use.contains_key(&session.last_applied) {
             return Err(CodecError("sessions that differ"));
         }
-        self.put_in(id, session);
+        self.put_in(id, session, false);
         Ok(())
     }
 
@@ -256,7 +271,7 @@ impl Sessions {
     }
 
     pub(super) fn get(&self, id: SessionId) -> Option<&Session> {
-        self.sessions.get(&id)
+        self.sessions.get(&id).map(|kept| &kept.session)
     }
 
     pub(super) fn count(&self) -> usize {
@@ -268,33 +283,27 @@ impl Sessions {
     }
 
     pub(super) fn open(&mut self, id: SessionId, at: LastApplied) {
-        self.put_in(id, Session::restore(at, Sequence(0), BTreeMap::new()));
-        self.changed.insert(id);
+        self.put_in(id, Session::restore(at, Sequence(0), BTreeMap::new()), true);
         self.keep_bounds();
     }
 
     /// What a write that comes in a session is answered without being run; `None` if it is to run.
     pub(super) fn answer(&mut self, stamp: SessionStamp, at: LastApplied) -> Option<CommandOutcome> {
-        let Some(mut session) = self.take_out(stamp.session) else {
+        #[cfg(kv_mutants)]
+        if mutant!("B28") && self.has_expired(stamp.session) {
+            self.forget(stamp.session);
+        }
+        let Some(kept) = self.sessions.get_mut(&stamp.session) else {
             point!(SessionUnknown);
             return Some(CommandOutcome::SessionExpired);
         };
+        let session = &mut kept.session;
+        self.bytes -= session.bytes;
         session.last_applied = at;
         #[cfg(kv_mutants)]
         if mutant!("B25") {
             // The order in which sessions are forgotten is drawn by each replica for itself.
             session.last_applied.1 = crate::mutants::draw();
-        }
-        #[cfg(kv_mutants)]
-        if mutant!("B28") {
-            // What each replica's own clock says decides which sessions it still knows.
-            let now = crate::mutants::clock_micros();
-            let used = self.used.insert(stamp.session, now).unwrap_or(now);
-            if now.saturating_sub(used) > 2_000_000 {
-                self.changed.remove(&stamp.session);
-                self.gone.insert(stamp.session);
-                return Some(CommandOutcome::SessionExpired);
-            }
         }
         let remembered = session.outcomes.get(&stamp.sequence).cloned().filter(|_| !mutant!("B26"));
         session.raise_floor(stamp.floor);
@@ -311,16 +320,31 @@ impl Sessions {
         } else {
             None
         };
-        self.put_in(stamp.session, session);
-        self.changed.insert(stamp.session);
+        self.bytes += session.bytes;
+        if !std::mem::replace(&mut kept.is_changed, true) {
+            self.changed.insert(stamp.session);
+        }
         answer
+    }
+
+    /// What each replica's own clock says decides which sessions it still knows.
+    #[cfg(kv_mutants)]
+    fn has_expired(&mut self, id: SessionId) -> bool {
+        let now = crate::mutants::clock_micros();
+        let used = self.used.insert(id, now).unwrap_or(now);
+        now.saturating_sub(used) > 2_000_000
     }
 
     /// Remembers what came of a write that was run.
     pub(super) fn remember(&mut self, stamp: SessionStamp, outcome: Remembered) {
-        let mut session = self.take_out(stamp.session).expect("a write runs only in a session that is known");
-        session.remember(stamp.sequence, outcome);
-        self.put_in(stamp.session, session);
+        let kept = self.sessions.get_mut(&stamp.session).expect("a write runs only in a session that is known");
+        self.bytes -= kept.session.bytes;
+        kept.session.remember(stamp.sequence, outcome);
+        self.bytes += kept.session.bytes;
+        if kept.session.entries > 0 && kept.with_entries.is_none() {
+            kept.with_entries = Some(kept.session.last_applied);
+            self.with_entries.insert(kept.session.last_applied, stamp.session);
+        }
         self.keep_bounds();
     }
 
@@ -329,8 +353,9 @@ impl Sessions {
         let mut records: Vec<_> =
             std::mem::take(&mut self.gone).into_iter().map(|id| (session_key(id), None)).collect();
         for id in std::mem::take(&mut self.changed) {
-            let session = self.sessions.get(&id).expect("a session that goes is no longer among the changed");
-            records.push((session_key(id), Some(encode_session(session))));
+            let kept = self.sessions.get_mut(&id).expect("a session that goes is no longer among the changed");
+            kept.is_changed = false;
+            records.push((session_key(id), Some(encode_session(&kept.session))));
         }
         records
     }
@@ -340,43 +365,83 @@ impl Sessions {
             self.evict();
         }
         while self.bytes > self.bytes_max {
-            let Some((_, id)) = self.with_entries.first_key_value() else {
+            let Some(id) = self.least_used_with_entries() else {
                 self.evict();
                 continue;
             };
-            let id = *id;
-            let mut session = self.take_out(id).expect("the orders name only sessions that are known");
             point!(SessionShrunk);
-            session.drop_entries();
-            self.put_in(id, session);
-            self.changed.insert(id);
+            let kept = self.sessions.get_mut(&id).expect("the orders name only sessions that are known");
+            self.bytes -= kept.session.bytes;
+            kept.session.drop_entries();
+            self.bytes += kept.session.bytes;
+            if !std::mem::replace(&mut kept.is_changed, true) {
+                self.changed.insert(id);
+            }
         }
     }
 
     fn evict(&mut self) {
         point!(SessionEvicted);
-        let oldest = if mutant!("S2") { self.by_use.last_key_value() } else { self.by_use.first_key_value() };
-        let (_, id) = oldest.expect("what is over its bound is not empty");
-        let id = *id;
-        self.take_out(id);
+        let id = if mutant!("S2") { self.most_used() } else { self.least_used() };
+        self.forget(id);
+    }
+
+    /// The other end of the order, for who mixes them up.
+    fn most_used(&self) -> SessionId {
+        let most = self.sessions.iter().max_by_key(|(_, kept)| kept.session.last_applied);
+        *most.expect("what is over its bound is not empty").0
+    }
+
+    /// The least recently used session. A row's time is that of the last use or an earlier one, so that the first row that is
+    /// up to date is before all others, whatever these should say.
+    fn least_used(&mut self) -> SessionId {
+        loop {
+            let (at, id) = self.by_use.pop_first().expect("what is over its bound is not empty");
+            let kept = self.sessions.get_mut(&id).expect("the orders name only sessions that are known");
+            kept.by_use = kept.session.last_applied;
+            self.by_use.insert(kept.by_use, id);
+            if kept.by_use == at {
+                return id;
+            }
+        }
+    }
+
+    /// The least recently used of those that remember previous entries.
+    fn least_used_with_entries(&mut self) -> Option<SessionId> {
+        loop {
+            let (at, id) = self.with_entries.pop_first()?;
+            let kept = self.sessions.get_mut(&id).expect("the orders name only sessions that are known");
+            kept.with_entries = (kept.session.entries > 0).then_some(kept.session.last_applied);
+            let Some(now_at) = kept.with_entries else { continue };
+            self.with_entries.insert(now_at, id);
+            if now_at == at {
+                return Some(id);
+            }
+        }
+    }
+
+    fn forget(&mut self, id: SessionId) {
+        let Some(kept) = self.sessions.remove(&id) else { return };
+        self.by_use.remove(&kept.by_use);
+        if let Some(at) = kept.with_entries {
+            self.with_entries.remove(&at);
+        }
+        self.bytes -= kept.session.bytes;
         self.changed.remove(&id);
         self.gone.insert(id);
     }
 
-    fn take_out(&mut self, id: SessionId) -> Option<Session> {
-        let session = self.sessions.remove(&id)?;
-        self.by_use.remove(&session.last_applied);
-        self.with_entries.remove(&session.last_applied);
-        self.bytes -= session.bytes;
-        Some(session)
-    }
-
-    fn put_in(&mut self, id: SessionId, session: Session) {
-        self.by_use.insert(session.last_applied, id);
-        if session.entries > 0 {
-            self.with_entries.insert(session.last_applied, id);
+    fn put_in(&mut self, id: SessionId, session: Session, is_changed: bool) {
+        let at = session.last_applied;
+        self.by_use.insert(at, id);
+        let with_entries = (session.entries > 0).then_some(at);
+        if with_entries.is_some() {
+            self.with_entries.insert(at, id);
         }
         self.bytes += session.bytes;
-        self.sessions.insert(id, session);
+        if is_changed {
+            self.changed.insert(id);
+        }
+        self.sessions.insert(id, Kept { session, by_use: at, with_entries, is_changed });
     }
 }

@@ -34,17 +34,6 @@ impl<'a, S: StateStore> Tree<'a, S> {
     }
 }
 
-impl Table {
-    /// Sets a record, or with `None` its tombstone.
-    pub fn set(&mut self, key: Bytes, value: Option<Bytes>) {
-        self.bytes += key.len() + value.as_ref().map_or(0, Bytes::len);
-        let key_bytes = key.len();
-        if let Some(old) = self.records.insert(key, value) {
-            self.bytes -= key_bytes + old.map_or(0, |old| old.len());
-        }
-    }
-}
-
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tables {
     pub(super) active: Table,
@@ -53,10 +42,10 @@ pub(super) struct Tables {
 
 impl Tables {
     pub(super) fn get<S: StateStore>(&self, tree: &Tree<'_, S>, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        if let Some(record) = self.active.records.get(key) {
+        if let Some(record) = self.active.get(key) {
             return Ok(record.clone());
         }
-        if let Some(record) = self.frozen.as_ref().and_then(|(_, table)| table.records.get(key)) {
+        if let Some(record) = self.frozen.as_ref().and_then(|(_, table)| table.get(key)) {
             return Ok(record.clone());
         }
         tree.get(key)

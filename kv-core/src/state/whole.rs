@@ -21,9 +21,9 @@ impl ShardState {
     pub fn digest_of_all<S: StateStore>(&self, tree: &Tree<'_, S>) -> Result<Digest, StoreError> {
         let mut changed: BTreeMap<Bytes, Option<Bytes>> = BTreeMap::new();
         if let Some((_, frozen)) = &self.tables.frozen {
-            changed.extend(frozen.records.clone());
+            changed.extend(frozen.sorted().map(|(key, value)| (key.clone(), value.clone())));
         }
-        changed.extend(self.tables.active.records.clone());
+        changed.extend(self.tables.active.sorted().map(|(key, value)| (key.clone(), value.clone())));
         changed.extend(self.sessions.clone().take_changes());
         let mut sum = RecordSum::default();
         let mut from = Bytes::new();

@@ -50,7 +50,7 @@ impl History {
                 });
                 table.set(key, value);
             }
-            for (key, value) in &table.records {
+            for (key, value) in table.sorted() {
                 match value {
                     Some(value) => records.insert(key.clone(), value.clone()),
                     None => records.remove(key),

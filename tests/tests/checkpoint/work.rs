@@ -82,11 +82,8 @@ fn a_full_disk_puts_a_checkpoint_off_but_not_for_a_merge() {
         let events = bench.run();
         let [CheckpointEvent::NoRoom { header, table, .. }] = &events[..] else { panic!("{events:?}") };
         let point = &history.points[MERGE_FILES + 2];
-        assert_eq!(
-            (header, &table.records),
-            (&point.footer.header, &point.table.records),
-            "it comes back as it was given"
-        );
+        assert_eq!(header, &point.footer.header, "it comes back as it was given");
+        assert!(table.sorted().eq(point.table.sorted()), "it comes back as it was given");
         assert_eq!(bench.checkpoint_files().len(), MERGE_FILES + 1, "what was begun of it is gone");
         let mut restarted = bench.fork();
         let loaded = restarted.load(history.index(MERGE_FILES + 1), None, None);

@@ -188,7 +188,7 @@ impl Cluster {
                 CheckpointEvent::LoadFailed { shard, replica, reason: "there are no files".to_owned() }
             }
             CheckpointJob::Write { shard, replica, table, header } => {
-                let changes: Vec<_> = table.records.clone().into_iter().collect();
+                let changes: Vec<_> = table.sorted().map(|(key, value)| (key.clone(), value.clone())).collect();
                 store.write(replica, &changes).unwrap();
                 let StateHeader { index, .. } = header;
                 let footer = Footer { header, digest: Digest(1) };

@@ -125,7 +125,7 @@ impl Replica {
 
     fn insert(&mut self) {
         if let Some((table, header)) = self.frozen.take() {
-            let changes: Vec<_> = table.records.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
+            let changes: Vec<_> = table.sorted().map(|(key, value)| (key.clone(), value.clone())).collect();
             self.store.write(REPLICA, &changes).unwrap();
             self.state.drop_frozen(header.index);
             self.inserted = header;
@@ -156,7 +156,7 @@ impl Replica {
         }
         let frozen = self.frozen.as_ref().map(|(table, _)| &**table);
         for table in frozen.into_iter().chain([&self.state.tables.active, &changes]) {
-            for (key, value) in &table.records {
+            for (key, value) in table.sorted() {
                 match value {
                     Some(value) => records.insert(key.clone(), value.clone()),
                     None => records.remove(key),

@@ -1,0 +1,184 @@
+//! A set of changed records, found by a hash of their keys.
+//!
+//! Every write sets a record and most reads ask for one, so that this is where a node's memory is touched most. An ordered map
+//! compares a key with a dozen others, each of them somewhere else in memory; here it is compared with the one that has its hash.
+//! Order is wanted once, when the table is written to a checkpoint: [`Table::order`] makes it then.
+//!
+//! Records never leave, a removed one is a tombstone: that is all that makes the probing simple. Nothing depends on the order in
+//! which records came, so that replicas that met them in another order (after a load) hold equal tables.
+//!
+//! *Caveat*: whoever can choose keys can choose some with one hash, and make each lookup among them walk over all of them.
+
+use bytes::Bytes;
+use xxhash_rust::xxh3::xxh3_64;
+
+/// Slots of the first index; a power of two, as all its sizes.
+const SLOTS_MIN: usize = 16;
+
+/// A set of changed records: `None` is a tombstone.
+#[derive(Clone, Debug, Default)]
+pub struct Table {
+    records: Vec<(Bytes, Option<Bytes>)>,
+    slots: Vec<Slot>,
+    bytes: usize,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Slot {
+    hash: u32,
+    /// One more than the record's number; 0 if the slot is free.
+    record: u32,
+}
+
+impl Table {
+    /// Sets a record, or with `None` its tombstone.
+    pub fn set(&mut self, key: Bytes, value: Option<Bytes>) {
+        // At three quarters walks begin to be long.
+        if self.records.len() * 4 >= self.slots.len() * 3 {
+            self.grow();
+        }
+        self.bytes += value.as_ref().map_or(0, Bytes::len);
+        let hash = hash_of(&key);
+        match self.find(hash, &key) {
+            Ok(record) => {
+                let old = std::mem::replace(&mut self.records[record].1, value);
+                self.bytes -= old.map_or(0, |old| old.len());
+            }
+            Err(slot) => {
+                self.bytes += key.len();
+                self.records.push((key, value));
+                let record = u32::try_from(self.records.len()).expect("what has 4 billion records is not in memory");
+                self.slots[slot] = Slot { hash, record };
+            }
+        }
+    }
+
+    /// What is said of a key; `None` if nothing is, `Some(None)` if it is removed.
+    #[must_use]
+    pub fn get(&self, key: &[u8]) -> Option<&Option<Bytes>> {
+        if self.slots.is_empty() {
+            return None;
+        }
+        let record = self.find(hash_of(key), key).ok()?;
+        Some(&self.records[record].1)
+    }
+
+    /// Number of bytes of all keys and values in it.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The numbers of its records, ascending by key: for [`Table::record`].
+    #[must_use]
+    pub fn order(&self) -> Vec<u32> {
+        let mut order: Vec<u32> = (0..).take(self.records.len()).collect();
+        order.sort_unstable_by(|a, b| self.record(*a).0.cmp(self.record(*b).0));
+        order
+    }
+
+    /// A record by its number.
+    ///
+    /// # Panics
+    /// If there is none of that number.
+    #[must_use]
+    pub fn record(&self, number: u32) -> (&Bytes, &Option<Bytes>) {
+        let (key, value) = &self.records[number as usize];
+        (key, value)
+    }
+
+    /// Its records, ascending by key.
+    pub fn sorted(&self) -> impl Iterator<Item = (&Bytes, &Option<Bytes>)> {
+        self.order().into_iter().map(|number| self.record(number))
+    }
+
+    /// Its values, with their keys, ascending by key. For the simulator, which damages them.
+    pub(super) fn sorted_mut(&mut self) -> Vec<&mut (Bytes, Option<Bytes>)> {
+        let mut records: Vec<_> = self.records.iter_mut().collect();
+        records.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        records
+    }
+
+    /// The record with a key, or the free slot at which the search for it ends. There must be a free one.
+    fn find(&self, hash: u32, key: &[u8]) -> Result<usize, usize> {
+        let mask = self.slots.len() - 1;
+        let mut at = hash as usize & mask;
+        loop {
+            let slot = self.slots[at];
+            let Some(record) = (slot.record as usize).checked_sub(1) else { return Err(at) };
+            if slot.hash == hash && self.records[record].0 == key {
+                return Ok(record);
+            }
+            at = (at + 1) & mask;
+        }
+    }
+
+    /// Doubles the index.
+    fn grow(&mut self) {
+        let slots = vec![Slot::default(); (self.slots.len() * 2).max(SLOTS_MIN)];
+        let mask = slots.len() - 1;
+        for slot in std::mem::replace(&mut self.slots, slots).into_iter().filter(|slot| slot.record > 0) {
+            let mut at = slot.hash as usize & mask;
+            while self.slots[at].record > 0 {
+                at = (at + 1) & mask;
+            }
+            self.slots[at] = slot;
+        }
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "half of the hash is enough to find a record")]
+fn hash_of(key: &[u8]) -> u32 {
+    xxh3_64(key) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn it_holds_what_an_ordered_map_holds() {
+        let mut random = numbers(7);
+        for keys in [1, 3, 40, 2_000] {
+            let (mut table, mut model) = (Table::default(), BTreeMap::new());
+            assert_eq!(table.get(b"k"), None);
+            for _ in 0..3 * keys {
+                let key = Bytes::from(format!("key{}", random() % keys));
+                let value = (random() % 10 > 2).then(|| Bytes::from(vec![b'v'; (random() % 50) as usize]));
+                table.set(key.clone(), value.clone());
+                model.insert(key, value);
+            }
+            assert!(table.sorted().eq(model.iter()));
+            let bytes: usize = model.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, Bytes::len)).sum();
+            assert_eq!(table.bytes(), bytes);
+            for number in 0..2 * keys {
+                let key = format!("key{number}");
+                assert_eq!(table.get(key.as_bytes()), model.get(key.as_bytes()));
+            }
+        }
+    }
+
+    #[test]
+    fn keys_of_one_hash_are_kept_apart() {
+        let mut table = Table::default();
+        (0..4).for_each(|number: u8| table.set(vec![number].into(), Some(vec![number].into())));
+        // As if they all had the hash of the first: each is at the end of a walk over those before.
+        let hash = hash_of(&[0]);
+        table.slots.fill(Slot::default());
+        for record in 1..=4 {
+            let Err(slot) = table.find(hash, b"none of them") else { panic!("nothing has this key") };
+            table.slots[slot] = Slot { hash, record };
+        }
+        (0..4).for_each(|number: u8| assert_eq!(table.find(hash, &[number]), Ok(usize::from(number))));
+        assert!(table.find(hash, &[9]).is_err());
+    }
+
+    /// Numbers that look random.
+    fn numbers(mut seed: u64) -> impl FnMut() -> u64 {
+        move || {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            seed >> 33
+        }
+    }
+}
