@@ -106,21 +106,25 @@ impl Inbox {
         })
     }
 
-    /// Puts in a peer's message, waiting for room.
-    pub(crate) async fn push_peer(&self, from: NodeId, message: FromPeer) {
-        loop {
+    /// Puts in a peer's messages in their order, waiting for room.
+    pub(crate) async fn push_peer(&self, from: NodeId, messages: Vec<FromPeer>) {
+        let mut messages = messages.into_iter().peekable();
+        while messages.peek().is_some() {
             let room = self.room.notified();
             {
                 let mut queue = self.lock();
-                if queue.has_room_for_peers() {
+                while queue.has_room_for_peers()
+                    && let Some(message) = messages.next()
+                {
                     let event = Event::Peer(from, message);
                     queue.push_peer(event.bytes(), event);
-                    break;
                 }
             }
-            room.await;
+            self.filled.notify_one();
+            if messages.peek().is_some() {
+                room.await;
+            }
         }
-        self.filled.notify_one();
     }
 
     /// Says that something is left in it.
@@ -209,7 +213,7 @@ mod tests {
         inbox.lock().push_peer(full, Event::Peer(NodeId(3), message()));
         let pushing = tokio::spawn({
             let (inbox, message) = (std::sync::Arc::clone(&inbox), message());
-            async move { inbox.push_peer(NodeId(2), message).await }
+            async move { inbox.push_peer(NodeId(2), vec![message]).await }
         });
         tokio::task::yield_now().await;
         assert_eq!(inbox.len(), 1);

@@ -17,7 +17,7 @@ use kv_core::{
     log::record::LogBatch,
     node::Node,
     shard_map::NodeDescription,
-    types::{LogIndex, ShardId},
+    types::{LogIndex, ShardId, Time},
 };
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -75,6 +75,8 @@ pub(crate) struct NodeLoop {
     log_bytes: u64,
     log_syncs: u64,
     log_written_bytes: u64,
+    /// When the turn began, or what it said was done: one look at the clock serves all requests of a turn.
+    now: Time,
     inputs: Vec<Input>,
     outputs: Vec<Output>,
     /// Streams with answers that were not flushed.
@@ -104,6 +106,7 @@ impl NodeLoop {
             log_bytes: 0,
             log_syncs: 0,
             log_written_bytes: 0,
+            now: clock::now(),
             inputs: Vec::new(),
             outputs: Vec::new(),
             answered: Vec::new(),
@@ -157,6 +160,7 @@ impl NodeLoop {
     fn turn(&mut self, events: &mut Vec<Event>) {
         let began = Instant::now();
         let (count, requests) = (events.len(), self.pending.len());
+        self.now = clock::now();
         for event in events.drain(..) {
             self.take(event);
         }
@@ -194,7 +198,7 @@ impl NodeLoop {
             }
             Event::Ask(asker, request) => self.ask(asker, request),
             Event::Late(asker, request) => {
-                let pending = pending(asker, &request);
+                let pending = self.pending(asker, &request);
                 self.answer(pending, Err(overloaded()));
             }
             Event::Peer(from, FromPeer::Node(message)) => {
@@ -214,7 +218,7 @@ impl NodeLoop {
     }
 
     fn ask(&mut self, asker: Asker, mut request: Request) {
-        let pending = pending(asker, &request);
+        let pending = self.pending(asker, &request);
         if self.node.is_none() {
             return self.answer(pending, Err(self.shared.not_founded()));
         }
@@ -271,7 +275,9 @@ impl NodeLoop {
 
     /// Does what the turn said, in its order.
     fn perform(&mut self) {
-        for output in std::mem::take(&mut self.outputs) {
+        self.now = clock::now();
+        let mut outputs = std::mem::take(&mut self.outputs);
+        for output in outputs.drain(..) {
             match output {
                 Output::Send { to, message } => self.peers.send(to, message),
                 Output::LogBatch(batch) => {
@@ -292,6 +298,7 @@ impl NodeLoop {
                 Output::Notice(notice) => notices::tell(&notice, &self.shared),
             }
         }
+        self.outputs = outputs;
         for sink in self.answered.drain(..) {
             sink.flush();
         }
@@ -301,7 +308,7 @@ impl NodeLoop {
         if let Err(error) = &result {
             self.shared.metrics.refused(error.kind());
         }
-        self.slow.answered(&pending, clock::now(), result.is_ok());
+        self.slow.answered(&pending, self.now, result.is_ok());
         match pending.asker {
             Asker::Stream(sink, operation) => {
                 if sink.answer(operation, result) {
@@ -313,6 +320,11 @@ impl NodeLoop {
                 let _gone = answer.send(result);
             }
         }
+    }
+
+    /// A request that waits from now on.
+    fn pending(&self, asker: Asker, request: &Request) -> Pending {
+        Pending { asker, what: what(&request.operation), shard: request.shard, since: self.now }
     }
 
     fn report(&self) -> Report {
@@ -329,11 +341,6 @@ impl NodeLoop {
             log_written_bytes: self.log_written_bytes,
         }
     }
-}
-
-/// A request that waits from now on.
-fn pending(asker: Asker, request: &Request) -> Pending {
-    Pending { asker, what: what(&request.operation), shard: request.shard, since: clock::now() }
 }
 
 fn what(operation: &Operation) -> &'static str {

@@ -73,19 +73,20 @@ impl Sink {
     /// Sends what waits, as few messages as fit.
     pub(crate) fn flush(&self) {
         let mut waiting = self.queue.lock();
-        let mut message = Vec::new();
-        let mut bytes = 0;
-        for result in std::mem::take(&mut waiting.results) {
-            let more = result.encoded_len() + 8;
-            if bytes + more > MESSAGE_BYTES_MAX && !message.is_empty() {
-                self.queue.send(&mut waiting, std::mem::take(&mut message), None, bytes);
-                bytes = 0;
-            }
-            bytes += more;
-            message.push(result);
-        }
-        if !message.is_empty() {
+        let mut message = std::mem::take(&mut waiting.results);
+        // Nearly always all fits into one, and nothing is moved.
+        while !message.is_empty() {
+            let mut bytes = 0;
+            let is_too_much = |result: &v1::Result| {
+                let more = result.encoded_len() + 8;
+                let is_too_much = bytes > 0 && bytes + more > MESSAGE_BYTES_MAX;
+                bytes += if is_too_much { 0 } else { more };
+                is_too_much
+            };
+            let count = message.iter().position(is_too_much).unwrap_or(message.len());
+            let rest = message.split_off(count);
             self.queue.send(&mut waiting, message, None, bytes);
+            message = rest;
         }
         drop(waiting);
         self.queue.reader.node().relieve();

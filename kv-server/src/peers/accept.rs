@@ -139,16 +139,18 @@ async fn read(
     let take = async {
         while let Ok(Some(envelope)) = inbound.message().await {
             let Some(Content::Batch(batch)) = envelope.content else { break };
+            let mut messages = Vec::with_capacity(batch.messages.len());
             for message in batch.messages {
                 match message_from_wire(message) {
                     Ok(FromPeer::Node(_)) if caller.admission != Admission::Member => {}
-                    Ok(message) => shared.inbox.push_peer(caller.node, message).await,
+                    Ok(message) => messages.push(message),
                     Err(error) => {
                         let reason = "it is none that this version knows";
                         shared.refused_messages.refused(caller.node, reason, &error, &shared.metrics);
                     }
                 }
             }
+            shared.inbox.push_peer(caller.node, messages).await;
         }
     };
     tokio::select! {

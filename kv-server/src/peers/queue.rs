@@ -50,10 +50,14 @@ impl LaneQueue {
         if waiting.down || waiting.messages.len() >= MESSAGES_MAX || waiting.bytes + bytes > self.bytes_max {
             return false;
         }
+        // Whoever takes from the queue takes all that is there before it waits.
+        let wakes = waiting.messages.is_empty();
         waiting.bytes += bytes;
         waiting.messages.push_back((message, bytes));
         drop(waiting);
-        self.filled.notify_one();
+        if wakes {
+            self.filled.notify_one();
+        }
         true
     }
 
