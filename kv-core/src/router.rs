@@ -3,7 +3,7 @@
 //! A [`Router`] holds what is known of the cluster: the map, who answered last as leader of a shard, and which nodes are down.
 //! All of it are hints; a wrong one costs a round trip, never a wrong answer, because the shard itself checks who owns a key.
 //! An [`Attempt`] takes one operation through it: send, wait or give up, until it is answered or its deadline passes. A
-//! [`Window`] gives writes their places in a session.
+//! [`Window`] gives writes their places in a session. A [`Relay`] is a server's half: the way of a call whose caller knows no map.
 //!
 //! Time and randomness come in with each call. The connections, the deadline's timer and the map's refresh
 //! ([`Router::map_wanted`]) are the caller's.
@@ -17,6 +17,7 @@ use crate::{
 };
 
 mod attempt;
+mod relay;
 mod remedy;
 mod throttle;
 mod window;
@@ -24,6 +25,7 @@ mod window;
 pub use attempt::{
     ANSWER_MICROS_MIN, Attempt, Decision, Last, OperationKind, SENDS_PER_ROUND_MAX, WAIT_MICROS_MAX, WAIT_MICROS_MIN,
 };
+pub use relay::{Further, RELAY_PAUSE_MICROS, Relay};
 pub use remedy::Remedy;
 pub use window::{WINDOW_MAX, Window};
 

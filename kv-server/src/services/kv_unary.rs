@@ -1,16 +1,16 @@
 //! Single calls, for every language: any node takes them and finds the one that leads.
 //!
 //! A call is answered here if a replica of its shard here leads; else it is forwarded to the node that does, marked, so that
-//! nobody forwards it again. Only what certainly was not applied is tried elsewhere, until the caller's deadline.
+//! nobody forwards it again. Whom to ask, and whether to ask another, the core's relay decides.
 
 use std::{sync::Arc, time::Duration};
 
 use kv_core::{
-    error::{Error, ErrorKind, Outcome},
+    error::{Error, ErrorKind},
     io::Operation,
-    router::Remedy,
+    router::{Further, RELAY_PAUSE_MICROS, Relay},
     shard_map::ShardRow,
-    types::{NodeId, Position, RequestId, Time},
+    types::{Position, RequestId, Time},
 };
 use kv_proto::{CLUSTER, FORWARDED, v1};
 use tokio::time::sleep;
@@ -27,8 +27,6 @@ use crate::{
 
 /// How long a call may take that names no deadline.
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
-/// Pause before a call is tried again.
-const PAUSE: Duration = Duration::from_millis(30);
 
 /// One of the calls.
 #[derive(Clone)]
@@ -99,12 +97,13 @@ impl<'a> Unary<'a> {
     }
 
     async fn search(&self, key: Position, call: &Call, operation: &Operation) -> Result<Reply, Error> {
-        let mut hint = None;
-        for attempt in 0.. {
+        let is_read = matches!(operation, Operation::Get { .. });
+        let mut relay = Relay::new(self.shared.node, self.deadline, is_read, self.was_forwarded);
+        loop {
             let map = self.shared.known_map()?;
             let row =
                 map.row_at(key).ok_or_else(|| Error::not_applied(ErrorKind::StaleEpoch, "the map is changing"))?;
-            let node = if self.was_forwarded { self.shared.node } else { self.choose(row, hint.take(), attempt) };
+            let node = relay.node(row);
             let tried = if node == self.shared.node {
                 self.ask_here(row, operation.clone()).await
             } else {
@@ -115,30 +114,12 @@ impl<'a> Unary<'a> {
                 Ok(reply) => return Ok(reply),
                 Err(error) => error,
             };
-            let elsewhere = matches!(Remedy::of(error.kind()), Remedy::AnotherNode | Remedy::FreshMap);
-            let harmless = error.outcome() == Outcome::NotApplied || matches!(operation, Operation::Get { .. });
-            let in_time = clock::now().plus_micros(PAUSE.as_micros() as u64) < self.deadline;
-            if self.was_forwarded || !elsewhere || !harmless || !in_time {
-                return Err(error);
-            }
-            hint = error.leader().filter(|leader| *leader != node);
-            if hint.is_none() || attempt > 1 {
-                sleep(PAUSE).await;
+            match relay.failed(node, &error, clock::now()) {
+                Further::AtOnce => {}
+                Further::AfterPause => sleep(Duration::from_micros(RELAY_PAUSE_MICROS)).await,
+                Further::No => return Err(error),
             }
         }
-        unreachable!("the attempts are not counted out")
-    }
-
-    /// The leader that somebody named; else this node if it has a replica, then the replicas in turn.
-    fn choose(&self, row: &ShardRow, hint: Option<NodeId>, attempt: usize) -> NodeId {
-        if let Some(hint) = hint {
-            return hint;
-        }
-        if attempt == 0 && row.replica_on(self.shared.node).is_some() {
-            return self.shared.node;
-        }
-        let turn = attempt % row.replicas.len().max(1);
-        row.replicas.get(turn).map_or(self.shared.node, |place| place.node)
     }
 
     async fn ask_here(&self, row: &ShardRow, operation: Operation) -> Result<Reply, Error> {
