@@ -183,6 +183,8 @@ points! {
     TreeFailed: "the read index failed while a state was being loaded, or was found wrong",
     TreeRebuilt: "the read index did not say where it stands, and was made anew from the files",
     TreeLied: "the read index did not hold what the checkpoint does, and was made anew",
+    ScrubPassed: "the scrub came to the end of a replica's files and tree",
+    ScrubFoundDamage: "the scrub found a file or a record that is not what was written",
     DeltasMerged: "many deltas that nobody had confirmed became one",
     BaseMerged: "a base and its deltas were merged into a new base",
     MergeHadNoRoom: "a merge was given up because the disk was full",

@@ -10,6 +10,7 @@ use crate::{
         job::CheckpointEvent,
         offers::Offers,
         reader::Damaged,
+        scrub::Scrub,
         staging::Staging,
     },
     disk::{DiskError, StoreError},
@@ -106,6 +107,8 @@ pub(super) struct ReplicaFiles {
     pub(super) footer: Footer,
     /// The newest checkpoint that a majority is known to agree with; 0 for none.
     pub(super) confirmed: LogIndex,
+    /// The checkpoint that the tree has all of.
+    pub(super) inserted: LogIndex,
     /// Whether the tree is proven and follows the files.
     pub(super) is_loaded: bool,
     /// The last attempt to load from this set failed.
@@ -131,4 +134,5 @@ pub(super) struct Context<F, S> {
     pub(super) replicas: BTreeMap<ReplicaId, ReplicaFiles>,
     pub(super) offers: Offers,
     pub(super) stagings: BTreeMap<(ReplicaId, StagingId), Staging>,
+    pub(super) scrubs: BTreeMap<ReplicaId, Scrub>,
 }

@@ -101,6 +101,14 @@ pub enum CheckpointJob {
         /// The replica.
         replica: ReplicaId,
     },
+    /// Reads a slice of a replica's files or of its tree again. Ends in `TreeFailed` if it is not what was written, and in nothing
+    /// if all is well. At most one waits: a further one is dropped.
+    Scrub {
+        /// The shard.
+        shard: ShardId,
+        /// The replica.
+        replica: ReplicaId,
+    },
     /// Lists the newest confirmed checkpoint's files for a stream and keeps them until `Release`. Ends in `Offered` or
     /// `OfferFailed`.
     Offer {

@@ -151,6 +151,7 @@ impl LoadTask {
     fn begin<F: FileDisk, S>(&mut self, cx: &mut Context<F, S>) -> Result<(), Failure> {
         let replica = self.wanted.replica;
         cx.offers.drop_replica(replica);
+        cx.scrubs.remove(&replica);
         let had_failed = cx.replicas.remove(&replica).is_some_and(|known| known.has_failed);
         let names = cx.files.list(&directory(replica))?;
         self.set = sets(&names).last().copied().unwrap_or(0);
@@ -364,6 +365,7 @@ impl LoadTask {
                 files,
                 footer: footer.clone(),
                 confirmed: confirmed.unwrap_or_default(),
+                inserted: footer.header.index,
                 is_loaded: true,
                 has_failed: false,
             },

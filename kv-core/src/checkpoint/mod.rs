@@ -6,6 +6,7 @@
 //!
 //! - `Durable` means synced, read back, and named for good: log up to it may be given up.
 //! - `Loaded` means that every record of the files and of the tree was read and adds up to the newest footer's digest.
+//! - What rots under a replica that runs is found by a pass over its files and tree that goes on all the time, slowly ([`scrub`]).
 //! - No file goes before what takes its place is durable and proven; nothing goes when a load fails.
 //! - A crash between any two steps leaves the last durable checkpoint, or a newer one.
 //! - Files and tree may be missing, damaged or lying: the answer is an older checkpoint that is still of use, a tree made
@@ -24,6 +25,7 @@ mod load;
 mod merge;
 mod offers;
 mod reader;
+mod scrub;
 mod staging;
 mod tree;
 mod worker;

@@ -88,6 +88,21 @@ impl Scan {
         Ok(is_end)
     }
 
+    /// Whether a record of this key would have been read.
+    pub(super) fn has_passed(&self, key: &[u8]) -> bool {
+        key < &self.from[..]
+    }
+
+    /// A record that was read, or was not there, becomes another.
+    pub(super) fn replace(&mut self, key: &[u8], old: Option<&[u8]>, new: Option<&[u8]>) {
+        if let Some(old) = old {
+            self.sum.subtract(key, old);
+        }
+        if let Some(new) = new {
+            self.sum.add(key, new);
+        }
+    }
+
     /// The digest of what was read, under a header.
     pub(super) fn digest(&self, header: &StateHeader) -> Digest {
         self.sum.digest(header)

@@ -2,7 +2,8 @@
 //!
 //! Four lanes take turns: pieces for peers; what comes from peers; states being loaded and written; merges. Within a lane
 //! jobs run one after the other, in the order given, so that jobs of one replica never meet in its files, and a long merge
-//! holds up neither a checkpoint nor a stream. A step handles some hundred records, or syncs one file, so that a simulated
+//! holds up neither a checkpoint nor a stream. Beside them a slice of the scrub has its turn when there is nothing else to do, or
+//! after so many steps. A step handles some hundred records, or syncs one file, so that a simulated
 //! crash can fall between any two.
 
 use std::{
@@ -20,6 +21,7 @@ use crate::{
         load::{LoadTask, Wanted},
         offers::{Offers, Rotten},
         reader::Damaged,
+        scrub::scrub,
         staging::{StageTask, VerifyTask, discard, write_piece},
         write::WriteTask,
     },
@@ -42,6 +44,10 @@ pub struct Worker<F, S> {
     merge: Option<(ShardId, BaseTask)>,
     /// The lane that has the next turn.
     turn: usize,
+    /// The slice of the scrub that waits.
+    scrub: Option<(ShardId, ReplicaId)>,
+    /// Steps that it has waited for.
+    scrub_waited: u32,
     /// The disk failed: nothing is done any more.
     is_stopped: bool,
 }
@@ -57,6 +63,8 @@ enum StateTask {
 }
 
 const LANES: usize = 4;
+/// Steps of other work after which a slice of the scrub has its turn.
+const SCRUB_WAITS_STEPS_MAX: u32 = 64;
 /// Most checkpoints in a row that go before a load that came first. Shards that are written to always have the next one ready,
 /// and what is never loaded neither serves nor lets go of its log.
 const OVERTAKES_MAX: u32 = 8;
@@ -66,7 +74,14 @@ impl<F: FileDisk, S: StateStore> Worker<F, S> {
     pub fn new(files: F, store: S) -> Self {
         let replicas = BTreeMap::new();
         Self {
-            cx: Context { files, store, replicas, offers: Offers::default(), stagings: BTreeMap::new() },
+            cx: Context {
+                files,
+                store,
+                replicas,
+                offers: Offers::default(),
+                stagings: BTreeMap::new(),
+                scrubs: BTreeMap::new(),
+            },
             offer_jobs: VecDeque::new(),
             staging_jobs: VecDeque::new(),
             staging: None,
@@ -76,6 +91,8 @@ impl<F: FileDisk, S: StateStore> Worker<F, S> {
             merges: VecDeque::new(),
             merge: None,
             turn: 0,
+            scrub: None,
+            scrub_waited: 0,
             is_stopped: false,
         }
     }
@@ -83,6 +100,10 @@ impl<F: FileDisk, S: StateStore> Worker<F, S> {
     /// Takes a job; [`Worker::step`] works on it.
     pub fn submit(&mut self, job: CheckpointJob) {
         let queue = match &job {
+            CheckpointJob::Scrub { shard, replica } => {
+                self.scrub.get_or_insert((*shard, *replica));
+                return;
+            }
             CheckpointJob::Load { .. } | CheckpointJob::Write { .. } | CheckpointJob::Forget { .. } => {
                 &mut self.state_jobs
             }
@@ -102,18 +123,25 @@ impl<F: FileDisk, S: StateStore> Worker<F, S> {
     pub fn step(&mut self) -> Step {
         let mut step = Step::default();
         if !self.is_stopped {
+            let mut is_done = self.scrub_waited >= SCRUB_WAITS_STEPS_MAX && self.scrub(&mut step);
             for _ in 0..LANES {
+                if is_done {
+                    break;
+                }
                 let lane = self.turn;
                 self.turn = (self.turn + 1) % LANES;
                 match self.lane(lane, &mut step) {
-                    Ok(false) => continue,
-                    Ok(true) => {}
+                    Ok(done) => is_done = done,
                     Err(error) => {
-                        self.is_stopped = true;
+                        (self.is_stopped, is_done) = (true, true);
                         step.events.push(CheckpointEvent::DiskFailed { reason: error.message });
                     }
                 }
-                break;
+            }
+            if is_done {
+                self.scrub_waited = if self.scrub.is_some() { self.scrub_waited + 1 } else { 0 };
+            } else {
+                self.scrub(&mut step);
             }
         }
         step.idle = self.is_idle();
@@ -129,7 +157,8 @@ impl<F: FileDisk, S: StateStore> Worker<F, S> {
             || !self.state_jobs.is_empty()
             || self.state.is_some()
             || !self.merges.is_empty()
-            || self.merge.is_some();
+            || self.merge.is_some()
+            || self.scrub.is_some();
         self.is_stopped || !has_work
     }
 
@@ -146,6 +175,25 @@ impl<F: FileDisk, S: StateStore> Worker<F, S> {
             2 => self.states(step),
             _ => self.merges(step),
         }
+    }
+
+    /// Does the slice of the scrub that waits, if there is one.
+    fn scrub(&mut self, step: &mut Step) -> bool {
+        let Some((shard, replica)) = self.scrub.take() else { return false };
+        self.scrub_waited = 0;
+        if self.merge.as_ref().is_some_and(|(_, task)| task.replica() == replica && !task.may_be_abandoned()) {
+            // A file may have its new content, and what is known of it be the old.
+            return true;
+        }
+        if let Err(failure) = scrub(&mut self.cx, replica, step) {
+            let reason = match failure {
+                Failure::Disk(error) => error.message,
+                Failure::Store(error) => error.to_string(),
+                Failure::Files(Damaged(reason)) => reason,
+            };
+            step.events.push(CheckpointEvent::TreeFailed { shard, replica, reason });
+        }
+        true
     }
 
     fn offers(&mut self, step: &mut Step) -> Result<bool, DiskError> {
@@ -415,6 +463,7 @@ impl<F, S> fmt::Debug for Worker<F, S> {
 /// Removes all sets of a replica's files. A crash on the way leaves some of them, and the replica finds again that it differs.
 fn forget<F: FileDisk, S>(cx: &mut Context<F, S>, replica: ReplicaId) -> Result<(), DiskError> {
     cx.offers.drop_replica(replica);
+    cx.scrubs.remove(&replica);
     let root = directory(replica);
     let names = cx.files.list(&root)?;
     let numbers = sets(&names);

@@ -184,11 +184,17 @@ impl WriteTask {
         slice.report(step);
         if !changes.is_empty() {
             *done += changes.len();
+            if let Some(scrub) = cx.scrubs.get_mut(&self.replica) {
+                scrub.before_write(&cx.store, self.replica, &changes)?;
+            }
             cx.store.write(self.replica, &changes)?;
             return Ok(Progress::More);
         }
         mark_tree(&cx.store, self.replica, self.header.index)?;
         let index = self.header.index;
+        if let Some(known) = cx.replicas.get_mut(&self.replica) {
+            known.inserted = index;
+        }
         step.events.push(CheckpointEvent::Inserted { shard: self.shard, replica: self.replica, index });
         Ok(Progress::Done)
     }

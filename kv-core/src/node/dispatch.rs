@@ -2,7 +2,7 @@
 
 use super::Node;
 use crate::{
-    checkpoint::job::CheckpointEvent,
+    checkpoint::job::{CheckpointEvent, CheckpointJob},
     disk::StateStore,
     error::{Error, ErrorKind},
     io::{Input, LogReport, Notice, Output, Request},
@@ -14,6 +14,8 @@ use crate::{
 
 /// An empty block is written so many ticks after the last one, while the log is past its bound.
 const LOG_FULL_TICKS: u64 = 20;
+/// A slice of the scrub is read so often: at most 1 MiB, or some hundred records.
+const SCRUB_TICKS: u64 = 20;
 
 impl<S: StateStore> Node<S> {
     pub(super) fn take(&mut self, now: Time, input: Input, outputs: &mut Vec<Output>) {
@@ -55,6 +57,24 @@ impl<S: StateStore> Node<S> {
         self.tick_streams(now, outputs);
         self.tick_map(outputs);
         self.tick_full_log();
+        self.tick_scrub(outputs);
+    }
+
+    /// Has the next replica's files and tree read again, a slice of them: slowly, so that nobody notices.
+    fn tick_scrub(&mut self, outputs: &mut Vec<Output>) {
+        let (last, ticks) = &mut self.scrubbed;
+        *ticks += 1;
+        if *ticks < SCRUB_TICKS {
+            return;
+        }
+        *ticks = 0;
+        let mut live = self.replicas.values().filter(|replica| replica.state().is_some());
+        let next = live.clone().find(|replica| replica.shard() > *last).or_else(|| live.next());
+        if let Some(replica) = next {
+            *last = replica.shard();
+            let (shard, replica) = (replica.shard(), replica.id());
+            outputs.push(Output::Checkpoint(CheckpointJob::Scrub { shard, replica }));
+        }
     }
 
     /// A log past its bound must be written to in order to shrink: a segment goes when a later block has said so, and which shards

@@ -62,6 +62,8 @@ pub struct Node<S> {
     log_full: bool,
     /// Ticks since the log last said how large it is, while it is past its bound.
     log_full_ticks: u64,
+    /// The shard whose replica was scrubbed last, and the ticks since.
+    scrubbed: (ShardId, u64),
     /// Kept entries are past the node's bound, and none of them may be given up yet.
     kept_full: bool,
     log_stalled: bool,

@@ -13,7 +13,7 @@ use crate::{
     settings::Settings,
     shard_map::{ShardMap, ShardRow},
     state::record::{Footer, StateHeader},
-    types::{LogIndex, NodeId, ReplicaId, Term, Time},
+    types::{LogIndex, NodeId, ReplicaId, ShardId, Term, Time},
 };
 
 /// What a node begins with.
@@ -123,6 +123,7 @@ impl<S: StateStore> Node<S> {
             disk_full: false,
             log_full: false,
             log_full_ticks: 0,
+            scrubbed: (ShardId(0), 0),
             kept_full: false,
             log_stalled: false,
             stopping: false,
@@ -140,7 +141,7 @@ impl<S: StateStore> Node<S> {
     }
 
     /// Has all states loaded, the meta shard and owned shards first, and lets owners of new shards campaign.
-    fn begin(&mut self, first: &[crate::types::ShardId], now: Time, outputs: &mut Vec<Output>) {
+    fn begin(&mut self, first: &[ShardId], now: Time, outputs: &mut Vec<Output>) {
         let map: &ShardMap = self.keeper.map();
         let mut order: Vec<_> = map.shards.iter().map(|row| (row.owner() != Some(self.id), row.shard)).collect();
         order.sort_unstable_by_key(|(other, shard)| (*other && *shard != crate::types::META_SHARD, *shard));

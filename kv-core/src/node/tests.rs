@@ -204,6 +204,7 @@ impl Cluster {
             CheckpointJob::Confirmed { shard, replica, index, .. } => {
                 inputs.push(Input::Checkpoint(CheckpointEvent::Confirmed { shard, replica, index }));
             }
+            CheckpointJob::Scrub { .. } => {}
             other => self.other_jobs.push(other),
         }
     }

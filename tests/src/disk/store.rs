@@ -85,11 +85,18 @@ impl MemoryStore {
 
     /// Silently alters a record or drops one; the tree and the key, if there was a record.
     pub fn flip(&self, random: &mut fastrand::Rng) -> Option<(ReplicaId, Bytes)> {
-        let mut inner = self.inner.borrow_mut();
+        let inner = self.inner.borrow();
         let filled: Vec<ReplicaId> =
             inner.trees.iter().filter(|(_, tree)| !tree.is_empty()).map(|(replica, _)| *replica).collect();
         let replica = random.choice(filled)?;
-        let tree = inner.trees.get_mut(&replica)?;
+        drop(inner);
+        self.flip_in(replica, random).map(|key| (replica, key))
+    }
+
+    /// The same in the tree of one replica; the key, if there was a record.
+    pub fn flip_in(&self, replica: ReplicaId, random: &mut fastrand::Rng) -> Option<Bytes> {
+        let mut inner = self.inner.borrow_mut();
+        let tree = inner.trees.get_mut(&replica).filter(|tree| !tree.is_empty())?;
         let key = tree.keys().nth(random.usize(0..tree.len()))?.clone();
         match tree.get_mut(&key) {
             Some(value) if !value.is_empty() && random.bool() => {
@@ -102,7 +109,7 @@ impl MemoryStore {
                 tree.remove(&key);
             }
         }
-        Some((replica, key))
+        Some(key)
     }
 
     /// After this many more reads one read fails.

@@ -1,5 +1,5 @@
 //! Replicas whose state is made to differ from their group's while their process runs: a record changes in memory behind the
-//! log's back, as a flipped bit or a bug of ours would have it.
+//! log's back, as a flipped bit or a bug of ours would have it, or in the read index, as a disk that rots would.
 //!
 //! Drawn from a stream of its own, and bounded by the atlas: a majority of each shard stays right. Until the replica is
 //! right again, what it says to clients is lost on the way, and no checker hears what it applied: that a wrong state answers
@@ -7,10 +7,8 @@
 //! to differ is found and replaced), that it does not spread (a replica that nothing was done to is compared as ever), and
 //! that nobody who was right is thrown away.
 //!
-//! *Never produced*: a record of the read index, or a checkpoint's file, that changes under a running replica and is never
-//! rewritten, merged or loaded, since nothing reads over them again while a node runs (what is changed there under a node that is
-//! down is found at its start: the faults `store-altered` and `rot-file`); shards that nobody writes to, since without writes
-//! there is no mark; a majority that is wrong, which nobody can notice; what a wrong replica tells clients before it is found.
+//! *Never produced*: a checkpoint's file that rots under a running replica (the fault `rot-running` does that, and that the scrub
+//! finds it is judged nowhere but in the scrub's own tests); shards that nobody writes to, since without writes there is no mark; a majority that is wrong, which nobody can notice; what a wrong replica tells clients before it is found.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,6 +29,8 @@ use crate::check::view::Fact;
 #[derive(Debug)]
 pub(super) struct Divergence {
     rng: Rng,
+    /// Draws those of the read index, if there are any.
+    trees: Option<Rng>,
     /// Times a simulated minute; 0 for never.
     often: f64,
     /// How many were drawn so far.
@@ -41,7 +41,14 @@ pub(super) struct Divergence {
 
 impl Divergence {
     pub(super) fn new(plan: &Plan) -> Self {
-        Self { rng: plan.stream("divergences"), often: plan.divergences.often, drawn: 0, altered: BTreeMap::new() }
+        let trees = plan.divergences.trees.then(|| plan.stream("divergences of trees"));
+        Self {
+            rng: plan.stream("divergences"),
+            trees,
+            often: plan.divergences.often,
+            drawn: 0,
+            altered: BTreeMap::new(),
+        }
     }
 
     /// Whether a replica's state may be wrong.
@@ -76,7 +83,10 @@ impl World {
         if let Some(shard) = shard
             && self.injector.atlas.admits_wrong_state(node, shard)
         {
-            self.alter(node, shard, random);
+            match self.divergence.trees.as_mut().map(Rng::bool) {
+                Some(true) => self.alter_tree(node, shard),
+                _ => self.alter(node, shard, random),
+            };
         }
         self.schedule_divergence();
     }
@@ -92,6 +102,19 @@ impl World {
         self.divergence.altered.insert((node, shard), status.applied);
         self.trace
             .tell(self.now, || format!("ALTERED the state of shard {shard} on n{} at {}", node + 1, status.applied));
+        true
+    }
+
+    /// Makes a record of a replica's read index another; false if it has none.
+    pub(super) fn alter_tree(&mut self, node: usize, shard: ShardId) -> bool {
+        let machine = &mut self.machines[node];
+        let Some(status) = machine.shard_status(shard).filter(|status| status.live) else { return false };
+        let mut rng = self.divergence.trees.as_mut().map_or_else(|| Rng::with_seed(7), Rng::fork);
+        let Some(key) = machine.store.flip_in(status.replica, &mut rng) else { return false };
+        self.counts.diverged += 1;
+        // Digests go on from what they were: only who reads all of it knows.
+        self.divergence.altered.insert((node, shard), LogIndex(u64::MAX));
+        self.trace.tell(self.now, || format!("ALTERED {key:?} of the tree of shard {shard} on n{}", node + 1));
         true
     }
 
@@ -207,6 +230,16 @@ mod tests {
             go_on(&mut world, 12);
             assert_eq!((world.counts.discarded, world.still_diverged(), follower), (1, None, follower));
         }
+    }
+
+    #[test]
+    fn a_record_of_the_read_index_that_rots_unread_is_found_by_the_scrub() {
+        let mut world = calm();
+        let node = (leader(&world) + 1) % 3;
+        assert!(world.alter_tree(node, SHARD));
+        assert!(world.still_diverged().is_some());
+        go_on(&mut world, 60);
+        assert_eq!((world.counts.discarded, world.still_diverged()), (0, None), "it is made anew from the files here");
     }
 
     #[test]

@@ -12,5 +12,6 @@ mod damage;
 mod history;
 mod install;
 mod offers;
+mod scrub;
 mod states;
 mod work;

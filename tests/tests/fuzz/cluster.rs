@@ -220,7 +220,10 @@ impl Cluster {
                 }
                 _ => CheckpointEvent::StageFailed { replica, staging, reason: "not what was offered".to_owned() },
             },
-            CheckpointJob::Release { .. } | CheckpointJob::Discard { .. } | CheckpointJob::Forget { .. } => return,
+            CheckpointJob::Release { .. }
+            | CheckpointJob::Discard { .. }
+            | CheckpointJob::Forget { .. }
+            | CheckpointJob::Scrub { .. } => return,
         };
         self.give(node, Input::Checkpoint(event));
     }

@@ -9,6 +9,8 @@ use super::{Kept, mix};
 pub struct Divergences {
     /// Times a simulated minute; 0 for never.
     pub often: f64,
+    /// Whether half of them are records of the read index instead of the state in memory.
+    pub trees: bool,
     /// Which of those that a run draws happen: a failing run is cut down to those that it needs.
     pub kept: Kept,
 }
@@ -18,6 +20,10 @@ impl Divergences {
     pub(super) fn draw(seed: u64, replicas: u64, has_faults: bool) -> Self {
         let mut rng = Rng::with_seed(mix(seed, "divergence"));
         let is_wanted = rng.u32(..4) == 0 && replicas >= 3 && has_faults;
-        Self { often: if is_wanted { 0.5 + 5.0 * rng.f64() } else { 0.0 }, kept: Kept::All }
+        Self {
+            often: if is_wanted { 0.5 + 5.0 * rng.f64() } else { 0.0 },
+            trees: is_wanted && rng.bool(),
+            kept: Kept::All,
+        }
     }
 }

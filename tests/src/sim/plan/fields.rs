@@ -77,7 +77,7 @@ impl Plan {
             faults: crash crash_all crash_in_recovery kill pause partition partition_one_way link slow_disk failed_sync
                 disk_full rot_log rot_file store_lost store_altered transfer zombie lasts_micros;
             founding: from_empty starts_within_micros early_faults early_micros wipe otherwise cut_percent;
-            divergences: often kept;
+            divergences: often trees kept;
             losses: often cut_micros_max kept;
             clients: one_endpoint old_map pushes answer_micros_max held_micros_max prompt_percent churn_percent;
             names: often trees_go_back;
