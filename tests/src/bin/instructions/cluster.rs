@@ -182,6 +182,8 @@ impl Cluster {
                         let report = host.log.append(&batch).expect("memory does not fail");
                         host.inputs.push(Input::Synced(report));
                     }
+                    // There is nothing yet that could rot.
+                    Output::Checkpoint(CheckpointJob::Scrub { .. }) => {}
                     Output::Checkpoint(job) => host.inputs.push(Input::Checkpoint(loaded(job))),
                     Output::Reply { request, result } => {
                         self.unanswered -= 1;
