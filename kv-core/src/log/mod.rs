@@ -159,6 +159,9 @@ impl<D: LogDisk> Log<D> {
         if self.failed {
             return Err(LogError::Refused("the log has failed before and takes nothing any more".to_owned()));
         }
+        if mutant!("S4") && batch.number.0.is_multiple_of(500) {
+            return Err(LogError::Refused("it has taken enough".to_owned()));
+        }
         self.failed = true;
         self.encode(batch)?;
         if self.place.offset + self.block.block_bytes() + CLOSE_BYTES > self.settings.segment_bytes {

@@ -131,6 +131,10 @@ impl Replica {
             check_async(write)?;
         }
         self.check_leading(cx)?;
+        if mutant!("S5") && self.raft.raft.prs().iter().any(|(_, progress)| !progress.recent_active) {
+            // Writes wait for all replicas.
+            return Err(self.not_serving());
+        }
         self.check_room(cx)?;
         match self.state() {
             Some(state) => self.check_row(state, epoch, &write.key, cx),

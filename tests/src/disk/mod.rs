@@ -419,6 +419,22 @@ impl Inner {
     }
 }
 
+/// What a disk says when it is made to fail, and never otherwise.
+const FAULTS: [&str; 6] = [
+    "the power is off",
+    "the write failed",
+    "the sync failed",
+    "the read failed",
+    "the directory can't be written",
+    "no space left",
+];
+
+/// Whether what a process says of its end names a fault that its disk was made to have.
+#[must_use]
+pub fn names_a_fault(reason: &str) -> bool {
+    FAULTS.iter().any(|fault| reason.contains(fault))
+}
+
 /// Percent of what survives a crash.
 fn chance(random: &mut fastrand::Rng) -> u8 {
     match random.u8(0..4) {

@@ -167,7 +167,7 @@ impl World {
     }
 
     fn begin(&mut self, client: usize, operation: Operation, deadline: u64, must_succeed: Option<u32>) {
-        let call = record::call(&operation, self.plan.slow_ppm_max());
+        let call = record::call(&operation, self.plan.slow_ppm_max(), self.plan.operated.async_by_default);
         let moment = self.judge.own_moment();
         let recorded = self.judge.history.invoke(client as u64, call, moment);
         self.trace.note([self.now, client as u64, recorded]);

@@ -163,6 +163,9 @@ impl World {
     pub(super) fn still_diverged(&mut self) -> Option<String> {
         let altered: Vec<_> = self.divergence.altered.keys().copied().collect();
         for (node, shard) in altered {
+            if self.is_away(node) {
+                continue;
+            }
             if self.machines[node].process.is_none() {
                 if self.machines[node].refused.is_some() {
                     self.divergence.altered.remove(&(node, shard));

@@ -47,6 +47,7 @@ const PROMISES: &[(&str, &str)] = &[
     ),
     ("each request is answered once", "A request is answered once, and nobody is answered who did not ask."),
     ("what is applied decodes", "What is in the log can be read."),
+    ("a node ends only for a reason", "A node ends by itself only for a fault of its disk, or if it may take no part."),
     ("no node panics", "Nothing that arrives brings a node down."),
     ("a whole log is never refused", "A node whose disk was not damaged starts."),
     (

@@ -94,7 +94,6 @@ impl World {
         // Alone it would be founded with them, and keep to that.
         if settings.members.len() > 1 {
             member.otherwise = Some(settings);
-            self.somebody_got_it_wrong = true;
             self.counts.started_otherwise += 1;
             self.stop(node, false, "is started with other settings");
             self.schedule_start(node, 1_000);
@@ -107,6 +106,7 @@ impl World {
     pub(super) fn put_right(&mut self, node: usize) {
         let was_otherwise = self.machines[node].member.as_mut().and_then(|member| member.otherwise.take()).is_some();
         if was_otherwise {
+            self.put_right_at = Some(self.now);
             self.stop(node, false, "is put right");
             self.schedule_start(node, 1_000);
         }

@@ -10,17 +10,30 @@ use super::{
     machine::{Opened, StartError},
     world::{Event, World},
 };
+use crate::disk::names_a_fault;
 
 impl World {
     /// A process that can't trust its disk any more stops at once; it is started again like any that ended.
     pub(super) fn fail_stop(&mut self, node: usize, reason: &str) {
         self.counts.fail_stops += 1;
+        self.judge_stop(node, reason);
         self.trace.tell(self.now, || format!("n{} stops: {reason}", node + 1));
         self.trace.mark(self.now, Some(node), || format!("stops: {reason}"));
         // What fails because the power went loses what was not synced.
         let power = self.machines[node].disk.is_off();
         self.stop(node, power, "failed");
         self.schedule_start(node, 200_000);
+    }
+
+    /// Each stop needs a fault of its own that the disk told of since the process began: a node never stops for nothing, nor again
+    /// and again for what is over.
+    fn judge_stop(&mut self, node: usize, reason: &str) {
+        let names = |(at, path): &(usize, String)| *at == node && reason.contains(path.as_str());
+        let damaged = self.damaged_paths.iter().find(|damaged| names(damaged)).cloned();
+        let is_damaged = damaged.is_some_and(|damaged| self.damaged_paths.remove(&damaged));
+        if !self.machines[node].disk.is_off() && !is_a_reason(reason) && !is_damaged {
+            self.fail("a node ends only for a reason", format!("node {} stopped: {reason}", node + 1));
+        }
     }
 
     /// Ends a node's process; with the power, its disk loses what was not synced.
@@ -78,12 +91,16 @@ impl World {
             }
             Err(StartError::Otherwise(reason)) => {
                 self.trace.tell(self.now, || format!("n{} may not start so: {reason}", node + 1));
-                if !self.somebody_got_it_wrong {
+                // Whether it is wrong now: what was put right is no reason any more.
+                if self.machines[node].member.as_ref().is_none_or(|member| member.otherwise.is_none()) {
                     self.fail("a node ends only for a reason", format!("node {} did not start: {reason}", node + 1));
                 }
             }
             Err(StartError::Disk(reason)) => {
                 self.trace.tell(self.now, || format!("n{} could not start: {reason}", node + 1));
+                if !is_a_reason(&reason) {
+                    self.fail("a node ends only for a reason", format!("node {} did not start: {reason}", node + 1));
+                }
                 self.schedule_start(node, 100_000);
             }
         }
@@ -104,5 +121,33 @@ impl World {
         self.give(node, Input::Describe(self.machines[node].description()));
         self.queue.push(self.now, Event::Tick { node, start });
         self.queue.push(self.now, Event::DiskFree { node, start });
+    }
+}
+
+/// Whether a process may end with these words.
+fn is_a_reason(words: &str) -> bool {
+    names_a_fault(words) || words.contains("the power was lost")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::{
+        plan::{Options, Plan},
+        trace::Trace,
+    };
+
+    #[test]
+    fn a_node_that_stops_for_nothing_is_noticed() {
+        for (words, fails) in [
+            ("the log's disk failed: log/1: the sync failed", false),
+            ("a batch was refused by the log, which is a bug of this program: out of order", true),
+        ] {
+            let plan = Plan::draw(1, Options { light: true, ..Options::default() });
+            let mut world = World::new(plan, Trace::new(None));
+            world.run_until(2_000_000);
+            world.fail_stop(0, words);
+            assert_eq!(world.failure.is_some(), fails, "{words}");
+        }
     }
 }

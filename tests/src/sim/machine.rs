@@ -162,7 +162,7 @@ pub fn founding_record(plan: &Plan) -> FoundingRecord {
         members,
         shards: plan.shards as u32,
         replication: plan.replication as u32,
-        durability: Durability::Sync,
+        durability: if plan.operated.async_by_default { Durability::Async } else { Durability::Sync },
     }
 }
 

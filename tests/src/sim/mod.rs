@@ -15,13 +15,14 @@
 //! ```
 //!
 //! A run has two phases. In the first, faults happen and clients work. Then it is quiet: links are mended, nodes that may run
-//! are started, and within a bounded time every shard must have one leader, take a write to every key and read it back, and
-//! all replicas must come to hold the same state.
+//! are started (in some runs but for a minority, which comes back later), and within a bounded time every shard must have one
+//! leader, read every key, take a write to it and read it back, and all replicas must come to hold the same state.
 //!
 //! *Left out*: the shell (threads, sockets, gRPC) has tests of its own; a disk that lies about a sync, and losses of more than
 //! a minority, which no design of this kind survives.
 
 pub mod atlas;
+mod away;
 pub mod client;
 mod client_sessions;
 pub mod clock;
@@ -45,6 +46,7 @@ mod maps;
 mod name_faults;
 pub mod network;
 pub mod networks;
+mod operators;
 pub mod overload;
 pub mod plan;
 pub mod queue;

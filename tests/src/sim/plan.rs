@@ -23,6 +23,7 @@ mod fields;
 mod founding;
 mod losses;
 mod names;
+mod operated;
 mod show;
 mod tight;
 
@@ -31,6 +32,7 @@ pub use divergences::Divergences;
 pub use founding::Founding;
 pub use losses::Losses;
 pub use names::Names;
+pub use operated::Operated;
 
 /// What a run is asked to be, beside its seed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -88,6 +90,8 @@ pub struct Plan {
     pub losses: Losses,
     /// How often changes of names fail, and whether read indexes go back.
     pub names: Names,
+    /// How the cluster is made and looked after.
+    pub operated: Operated,
     /// Clocks run up to this much too fast or too slow, in parts per million.
     pub drift_ppm_max: u64,
 }

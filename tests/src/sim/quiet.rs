@@ -43,11 +43,12 @@ impl World {
                 self.schedule_start(node, 0);
             }
         }
+        self.send_away();
     }
 
     /// Waits for health, step by step; what does not come in time is a failure.
     pub fn settle(&mut self) {
-        let limit = self.now + self.plan.quiet_micros_max;
+        let mut limit = self.now + self.plan.quiet_micros_max;
         self.run_until(self.now + WORK_ON_MICROS);
         self.closing = true;
         self.wait_for(limit, "in quiet, every shard gets one leader", Self::leaderless);
@@ -62,6 +63,12 @@ impl World {
         self.wait_for(limit, "in quiet, every operation ends", Self::still_open);
         self.judge.final_reads_from = self.judge.moment().event;
         self.read_all(limit);
+        if !self.away.is_empty() && self.failure.is_none() {
+            limit = self.now + self.plan.quiet_micros_max;
+            self.bring_back();
+            self.wait_until_right(limit);
+            self.wait_for(limit, "in quiet, every shard gets one leader", Self::leaderless);
+        }
         self.wait_for(limit, "in quiet, every replica catches up", Self::lagging);
         if self.failure.is_none() {
             self.compare_states();
@@ -132,7 +139,8 @@ impl World {
             let mut leaders: Vec<(Term, usize, bool)> = Vec::new();
             for (node, machine) in self.machines.iter().enumerate() {
                 let Some(status) = machine.shard_status(shard) else { continue };
-                if status.role == Role::Leader {
+                // Who is cut off may lead for a while, and not know that it serves nobody.
+                if status.role == Role::Leader && !self.is_away(node) {
                     let proven = status.live && status.applied >= status.last_index && status.last_term == status.term;
                     leaders.push((status.term, node, proven));
                 }

@@ -11,7 +11,7 @@ use crate::history::{self, Name, Seen};
 
 /// A call as the history holds it. Ages are by clocks that may be too slow: what the caller can rely on is a little more.
 #[must_use]
-pub fn call(operation: &Operation, slow_ppm_max: u64) -> history::Call {
+pub fn call(operation: &Operation, slow_ppm_max: u64, async_by_default: bool) -> history::Call {
     match operation {
         Operation::Get { key, consistency } => history::Call::Get {
             key: Name::of(key.as_bytes()),
@@ -34,6 +34,7 @@ pub fn call(operation: &Operation, slow_ppm_max: u64) -> history::Call {
             return_previous: write.return_previous,
             mode: match durability {
                 Some(Durability::Async) => history::Mode::Async,
+                None if async_by_default => history::Mode::Async,
                 Some(Durability::Sync) | None => history::Mode::Sync,
             },
         },

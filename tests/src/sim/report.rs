@@ -47,6 +47,10 @@ pub struct Counts {
     pub losses_drawn: u64,
     /// Leaders lost with what they had just acknowledged.
     pub losses: u64,
+    /// Nodes asked to stop, which hand over first.
+    pub asked_to_stop: u64,
+    /// Nodes that stayed away in quiet until all was served.
+    pub away: u64,
     /// Times that a state was to be made to differ.
     pub divergences_drawn: u64,
     /// States that were made to differ.
@@ -140,6 +144,10 @@ impl fmt::Display for Report {
         }
         if counts.losses > 0 {
             writeln!(f, "  {} leaders lost with what they had just acknowledged", counts.losses)?;
+        }
+        if counts.asked_to_stop + counts.away > 0 {
+            let (stopped, away) = (counts.asked_to_stop, counts.away);
+            writeln!(f, "  {stopped} nodes asked to stop, {away} away in quiet until all was served")?;
         }
         write!(f, "  faults:")?;
         for ((name, _), count) in self.plan.faults.kinds().iter().zip(counts.faults).filter(|(_, count)| *count > 0) {

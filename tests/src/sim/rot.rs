@@ -111,6 +111,7 @@ impl World {
         if !self.injector.atlas.admits_files(node, shard, machine.start) {
             return None;
         }
+        self.damaged_paths.insert((node, path.trim_start_matches("files/").to_owned()));
         if may_lose && rng.u8(..3) == 0 {
             disk.lose_file(&path);
             return Some(format!("{path} is lost"));

@@ -119,7 +119,8 @@ impl Search<'_> {
                 .filter(|(name, often)| {
                     let is_kind = name.starts_with("faults.")
                         || name.starts_with("storms.")
-                        || ["divergences.often", "losses.often", "names.often"].contains(name);
+                        || ["divergences.often", "losses.often", "names.often", "operated.stops", "operated.away"]
+                            .contains(name);
                     is_kind && !name.ends_with(".lasts_micros") && *often != "0"
                 })
                 .map(|(name, _)| format!("{name}=0"))

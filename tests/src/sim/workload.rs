@@ -24,6 +24,7 @@ use crate::history::{Answer, Name};
 #[derive(Debug)]
 pub struct Workload {
     shares: Shares,
+    async_by_default: bool,
     client: usize,
     drawn: u64,
     /// The revision of each key that the client saw last.
@@ -123,7 +124,13 @@ impl Workload {
     /// The workload of a client.
     #[must_use]
     pub fn new(client: usize, plan: &Plan) -> Self {
-        Self { shares: plan.workload, client, drawn: 0, seen: BTreeMap::new() }
+        Self {
+            shares: plan.workload,
+            async_by_default: plan.operated.async_by_default,
+            client,
+            drawn: 0,
+            seen: BTreeMap::new(),
+        }
     }
 
     /// The next operation.
@@ -151,7 +158,8 @@ impl Workload {
         let may_be_async = condition == Condition::Always && !return_previous;
         let durability = match may_be_async && percent(rng, self.shares.async_percent) {
             true => Some(Durability::Async),
-            false => rng.bool().then_some(Durability::Sync),
+            // What can't be asynchronous says that it is not, where that is the default.
+            false => (rng.bool() || self.async_by_default && !may_be_async).then_some(Durability::Sync),
         };
         Operation::Write { write: Write { key, action, condition, return_previous, session: None }, durability }
     }

@@ -5,7 +5,7 @@
 //! batch is written and synced when its simulated time is over, so that a crash before that finds it unwritten or half
 //! written; the checkpoint thread does one step at a time in the same way.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fastrand::Rng;
 use kv_core::{
@@ -32,6 +32,7 @@ use super::{
     maps::MapEvent,
     name_faults::NameFaults,
     network::{Fate, Network},
+    operators::{Operating, Operator},
     plan::Plan,
     queue::Queue,
     report::Counts,
@@ -89,6 +90,8 @@ pub(super) enum Event {
     Diverge,
     /// A replica's whole state is looked at.
     Look,
+    /// Something is done to a node on purpose.
+    Operating(Operating),
     /// A leader is lost with what it has acknowledged.
     Loss(Loss),
     /// Changes of names fail.
@@ -120,6 +123,9 @@ pub struct World {
     pub(super) divergence: Divergence,
     pub(super) losses: LossMaker,
     pub(super) name_faults: NameFaults,
+    pub(super) operator: Operator,
+    /// Nodes that stay away until all that is owed was served.
+    pub(super) away: BTreeSet<usize>,
     pub(super) judge: Judge,
     pub(super) trace: Trace,
     pub(super) counts: Counts,
@@ -150,8 +156,10 @@ pub struct World {
     pub(super) founding_rng: Rng,
     /// The cluster whose record a member has adopted that did not make it.
     pub(super) adopted: Option<ClusterId>,
-    /// Whether a node was ever started with settings that were not the others'.
-    pub(super) somebody_got_it_wrong: bool,
+    /// Files of checkpoints that were damaged, by node; each explains one stop.
+    pub(super) damaged_paths: BTreeSet<(usize, String)>,
+    /// When a node that was started with settings which were not the others' was put right the last time.
+    pub(super) put_right_at: Option<u64>,
     /// Where a fault is to be put while the cluster is founded.
     pub(super) place: Option<Place>,
 }
@@ -184,6 +192,8 @@ impl World {
             divergence: Divergence::new(&plan),
             losses: LossMaker::new(&plan),
             name_faults: NameFaults::new(&plan),
+            operator: Operator::new(&plan),
+            away: BTreeSet::new(),
             judge: Judge::new(&plan),
             trace,
             counts: Counts::default(),
@@ -204,7 +214,8 @@ impl World {
             founding_rng: plan.stream("founding faults"),
             adopted: None,
             maps_told: BTreeMap::new(),
-            somebody_got_it_wrong: false,
+            damaged_paths: BTreeSet::new(),
+            put_right_at: None,
             place: None,
             plan,
         };
@@ -222,6 +233,7 @@ impl World {
         world.schedule_disk_fault();
         world.schedule_divergence();
         world.schedule_loss();
+        world.schedule_operator();
         world.schedule_look();
         world.schedule_name_fault();
         if world.plan.names.trees_go_back {
@@ -273,6 +285,7 @@ impl World {
             Event::Wake { client, operation, wake } => self.client_wake(client, operation, wake),
             Event::Diverge => self.diverge(),
             Event::Look => self.look(),
+            Event::Operating(operating) => self.operate(&operating),
             Event::Loss(loss) => self.loss_event(&loss),
             Event::NameFault => self.inject_name_fault(),
             Event::Fault { kind } => {

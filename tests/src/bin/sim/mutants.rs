@@ -61,6 +61,8 @@ const BUGS: &[(&str, &str)] = &[
     ("S1", "all replicas alike forget an entry when they make a checkpoint"),
     ("S2", "all replicas alike forget the session that was used last"),
     ("S3", "the arcs of two shards overlap by one position"),
+    ("S4", "a node stops again and again though its disk is in order"),
+    ("S5", "a shard takes no writes while any of its replicas is away"),
     ("M1", "a checkpoint that no majority holds is given to others"),
     ("M2", "a replica throws its state away because one other differs"),
     ("M3", "a replica keeps a state that a majority contradicts"),

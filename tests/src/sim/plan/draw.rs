@@ -6,8 +6,8 @@ use fastrand::Rng;
 use kv_core::{inbox::Limits, settings::Settings};
 
 use super::{
-    super::storms::Storms, Clients, Costs, Divergences, Faults, Founding, Kept, Links, Losses, Names, Options, Plan,
-    Workload, clients::draw_session_bounds, mix,
+    super::storms::Storms, Clients, Costs, Divergences, Faults, Founding, Kept, Links, Losses, Names, Operated,
+    Options, Plan, Workload, clients::draw_session_bounds, mix, operated::draw_nodes,
 };
 
 impl Plan {
@@ -23,7 +23,8 @@ impl Plan {
             1..=13 => 3,
             _ => 5,
         };
-        let replication = if nodes == 5 && rng.bool() { 5 } else { nodes.min(3) };
+        let nodes = draw_nodes(seed, nodes);
+        let replication = if nodes >= 5 && rng.bool() { 5 } else { nodes.min(3) };
         let settings = Settings { waiting_requests_max: draw_waiting(seed), ..draw_settings(&mut rng) };
         // A batch must fit into a segment, and one may hold all that a follower was behind.
         let segment_bytes = [256, 512, 1_024][rng.usize(..3)] * 1024;
@@ -50,6 +51,7 @@ impl Plan {
             divergences: Divergences::default(),
             losses: Losses::default(),
             names: Names::default(),
+            operated: Operated::draw(seed, nodes),
             clients: Clients::draw(seed),
             settings: draw_session_bounds(seed, settings),
         };
@@ -116,6 +118,7 @@ impl Plan {
             divergences: Divergences::default(),
             losses: Losses::default(),
             names: Names::default(),
+            operated: Operated::default(),
             clients: Clients::default(),
         }
     }

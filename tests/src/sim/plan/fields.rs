@@ -79,6 +79,7 @@ impl Plan {
             founding: from_empty starts_within_micros early_faults early_micros wipe otherwise cut_percent;
             divergences: often trees kept;
             losses: often cut_micros_max kept;
+            operated: async_by_default stops away away_cut_off;
             clients: one_endpoint old_map pushes answer_micros_max held_micros_max prompt_percent churn_percent;
             names: often trees_go_back;
         );

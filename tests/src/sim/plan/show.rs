@@ -109,6 +109,17 @@ impl fmt::Display for Plan {
                 self.losses.often
             )?;
         }
+        let operated = &self.operated;
+        if operated.async_by_default || operated.stops > 0.0 || operated.away > 0 {
+            writeln!(
+                f,
+                "  operated: {} by default, {:.1} nodes stopped a minute, {} {} until all is served in quiet",
+                if operated.async_by_default { "async" } else { "sync" },
+                operated.stops,
+                operated.away,
+                if operated.away_cut_off { "cut off" } else { "without power" }
+            )?;
+        }
         write!(f, "  faults a minute:")?;
         for (name, often) in self.faults.kinds().into_iter().filter(|(_, often)| *often > 0.0) {
             write!(f, " {name} {often:.1}")?;
