@@ -12,7 +12,7 @@ use kv_core::types::{ReplicaId, ShardId};
 use super::{machine::founding_record, plan::Plan};
 
 /// Which disks may be damaged where.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Atlas {
     /// For each shard its replicas, with the nodes that they are on.
     shards: BTreeMap<ShardId, BTreeMap<ReplicaId, usize>>,

@@ -65,9 +65,20 @@ impl World {
         });
         // What it said when it was bound may still be under way, and get it named. The lowest is named by its own record only.
         let may_be_named = node > 0 && on_disk.is_some_and(|file| file.lowest.is_some());
-        if (is_named || may_be_named) && !self.injector.atlas.admits_log(node) {
+        // Who was bound to the lowest as it was, and has no record yet, becomes another once it is asked to bind anew: the record
+        // that others have names it no more.
+        let is_left_out = |machine: &Machine| {
+            machine.on_disk().is_some_and(|file| file.record.is_none() && file.lowest.is_some() && file.lowest == own)
+        };
+        let lowest_is_named = node == 0 && is_named;
+        let left_out = (1..self.machines.len()).filter(|other| lowest_is_named && is_left_out(&self.machines[*other]));
+        let mut atlas = self.injector.atlas.clone();
+        if left_out.into_iter().any(|other| !atlas.admits_log(other))
+            || ((is_named || may_be_named) && !atlas.admits_log(node))
+        {
             return;
         }
+        self.injector.atlas = atlas;
         self.counts.wiped += 1;
         self.stop(node, true, "loses its disk");
         self.machines[node].wipe();
