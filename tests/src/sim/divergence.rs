@@ -37,6 +37,9 @@ pub(super) struct Divergence {
     drawn: u64,
     /// The replicas whose state may be wrong, by node and shard, with their applied index when it was made so.
     altered: BTreeMap<(usize, ShardId), LogIndex>,
+    /// Those whose state as a whole turned out right, but of which a checkpoint that is still being written may be wrong, or
+    /// carry the digest on from a record that was wrong when it was overwritten.
+    doubtful: BTreeSet<(usize, ShardId)>,
 }
 
 impl Divergence {
@@ -48,12 +51,18 @@ impl Divergence {
             often: plan.divergences.often,
             drawn: 0,
             altered: BTreeMap::new(),
+            doubtful: BTreeSet::new(),
         }
     }
 
     /// Whether a replica's state may be wrong.
     pub(super) fn is_altered(&self, node: usize, shard: ShardId) -> bool {
         self.altered.contains_key(&(node, shard))
+    }
+
+    /// Whether a checkpoint of a replica may be wrong.
+    pub(super) fn is_doubtful(&self, node: usize, shard: ShardId) -> bool {
+        self.doubtful.contains(&(node, shard))
     }
 }
 
@@ -128,6 +137,9 @@ impl World {
         digest: Digest,
         loaded: bool,
     ) {
+        if loaded && self.judge.digest_at(shard, index) == Some(digest) {
+            self.divergence.doubtful.remove(&(node, shard));
+        }
         let Some(since) = self.divergence.altered.get(&(node, shard)).copied() else { return };
         // A checkpoint that was frozen before the change says nothing.
         if self.judge.digest_at(shard, index) != Some(digest) || (!loaded && index <= since) {
@@ -182,6 +194,7 @@ impl World {
                 return Some(format!("node {} holds a wrong state of shard {shard} at {index}", node + 1));
             }
             self.divergence.altered.remove(&(node, shard));
+            self.divergence.doubtful.insert((node, shard));
             self.state_begins(node, shard, index);
         }
         None

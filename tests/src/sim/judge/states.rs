@@ -51,7 +51,10 @@ impl World {
             self.tell_one(&Fact::Checkpointed { place, index: footer.header.index, digest: footer.digest });
         }
         self.is_right_again(node, shard, footer.header.index, footer.digest, loaded);
-        self.judge_digest(node, shard, footer.header.index, footer.digest);
+        // That marks find such a one is theirs to see to; its state is looked at as ever.
+        if !self.divergence.is_doubtful(node, shard) {
+            self.judge_digest(node, shard, footer.header.index, footer.digest);
+        }
     }
 
     /// Tells the digest of a state, unless it was made to differ.
