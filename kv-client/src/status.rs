@@ -160,8 +160,25 @@ pub enum Role {
     Unknown,
 }
 
-/// Asks every node of the map at once.
+/// Asks every node of the map at once. If one of them has a newer map, that is fetched first: nodes tell a client of a change on
+/// the streams that it has open to them, and who only asks for the status has none.
 pub(crate) async fn ask_all(remote: &Remote) -> ClusterStatus {
+    // Begun before the question, so that no change after it is missed.
+    let changed = remote.routing.map_changed.notified();
+    let (status, newest) = ask_known(remote).await;
+    if newest <= status.map_version {
+        return status;
+    }
+    remote.routing.map_wanted.notify_one();
+    // Without the newer map the next look finds it; this one has what the nodes said.
+    match timeout(remote.connect_timeout, changed).await {
+        Ok(()) => ask_known(remote).await.0,
+        Err(_) => status,
+    }
+}
+
+/// Asks every node of the map that is known, and says which version of it is the newest that any of them has.
+async fn ask_known(remote: &Remote) -> (ClusterStatus, MapVersion) {
     let routing = &remote.routing;
     let map = routing.router().map().cloned().unwrap_or_default();
     let asked = map.nodes.iter().map(|node| {
@@ -169,10 +186,12 @@ pub(crate) async fn ask_all(remote: &Remote) -> ClusterStatus {
         async move { (ask(&address, remote.connect_timeout).await, address) }
     });
     let answers = join_all(asked).await;
+    let mut newest = map.version;
     let mut replicas: BTreeMap<(ShardId, NodeId), v1::ShardStatus> = BTreeMap::new();
     let mut nodes = Vec::with_capacity(map.nodes.len());
     for (node, (answer, address)) in map.nodes.iter().zip(answers) {
         let report = answer.map(|answer| {
+            newest = newest.max(MapVersion(answer.map_version));
             let report = report(&answer);
             replicas.extend(answer.shards.into_iter().map(|shard| ((ShardId(shard.shard), node.node), shard)));
             report
@@ -183,7 +202,9 @@ pub(crate) async fn ask_all(remote: &Remote) -> ClusterStatus {
         let places: Vec<_> = row.replicas.iter().map(|place| place.node).collect();
         shard(row.shard, &places, &replicas)
     });
-    ClusterStatus { cluster: routing.cluster(), map_version: map.version, shards: shards.collect(), nodes }
+    let status =
+        ClusterStatus { cluster: routing.cluster(), map_version: map.version, shards: shards.collect(), nodes };
+    (status, newest)
 }
 
 fn shard(shard: ShardId, places: &[NodeId], replicas: &BTreeMap<(ShardId, NodeId), v1::ShardStatus>) -> ShardStatus {

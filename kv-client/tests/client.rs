@@ -249,6 +249,20 @@ async fn status_lists_nodes_that_do_not_answer() {
 }
 
 #[tokio::test]
+async fn status_finds_a_node_whose_address_became_known_after_the_client_had_connected() {
+    let cluster = Cluster::start(3);
+    let whole = cluster.store.lock().map.clone();
+    cluster.store.lock().map.nodes[2].client_address.clear();
+    let first = format!("kv://{},{}", cluster.nodes[0].address, cluster.nodes[1].address);
+    let client = Client::connect(first).await.unwrap();
+    let early = client.status().await.unwrap();
+    assert!(!early.is_whole() && early.nodes[2].address.is_empty(), "it has not said yet where clients reach it");
+
+    cluster.store.lock().map = v1::ShardMap { version: whole.version + 1, ..whole };
+    assert!(client.status().await.unwrap().is_whole());
+}
+
+#[tokio::test]
 async fn addresses_that_lead_nowhere_or_apart_are_told() {
     let unused = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let alone = Client::builder().endpoints([unused.to_string()]).deadline(Duration::from_millis(200));

@@ -176,7 +176,8 @@ impl Cluster for Service {
                 }
             })
             .collect();
-        Ok(Response::new(v1::StatusResponse { node: self.id, ready: true, shards, ..Default::default() }))
+        let map_version = self.store.lock().map.version;
+        Ok(Response::new(v1::StatusResponse { node: self.id, ready: true, shards, map_version, ..Default::default() }))
     }
 
     async fn transfer_leader(
