@@ -29,7 +29,7 @@ pub struct Opening {
     pub footers: BTreeMap<ReplicaId, Footer>,
     /// Settings.
     pub settings: Settings,
-    /// For election timeouts.
+    /// For election timeouts, and the hash by which records are found: better one that nobody can guess.
     pub seed: u64,
     /// A random number for this start: contexts and streams count from it, so that nothing of an earlier start answers them.
     pub run: u64,

@@ -179,7 +179,7 @@ impl Replica {
             Ok(state) => {
                 self.note_checkpoint(&footer);
                 self.checkpointing.log_bytes = 0;
-                let state = state.with_session_bounds(cx.settings.session_bounds);
+                let state = state.with_session_bounds(cx.settings.session_bounds).with_table_seed(self.table_seed);
                 self.phase = Phase::Live(Box::new(state));
                 if crate::mutant!("B7") {
                     // What was loaded is taken for the newest, before the log is replayed on it.

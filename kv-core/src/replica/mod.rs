@@ -69,6 +69,8 @@ pub(crate) struct Replica {
     configuration: Configuration,
     raft: RawNode<LogStore>,
     election: ElectionClock,
+    /// For the hash that finds the records of its state.
+    table_seed: u64,
     /// Readies whose records are not known to be synced, oldest first.
     flights: VecDeque<Flight>,
     /// A hard state that needs no sync of its own and goes with the next block.
@@ -183,6 +185,7 @@ impl Replica {
             configuration,
             raft,
             election: ElectionClock::new(seed, settings.election_ticks),
+            table_seed: seed,
             flights: VecDeque::new(),
             unwritten: None,
             handed_out,

@@ -73,6 +73,18 @@ impl ShardState {
         self
     }
 
+    /// The same, with a seed for the hash that finds its records. What the state is does not depend on it, nor in what order its
+    /// records are told.
+    ///
+    /// # Panics
+    /// If it has changed since it was made: its records would not be found again.
+    #[must_use]
+    pub fn with_table_seed(mut self, seed: u64) -> Self {
+        assert!(!self.changed && self.tables.active.bytes() == 0, "only a state as it was loaded is given a seed");
+        self.tables = Tables::with_seed(seed);
+        self
+    }
+
     /// The bounds of its sessions.
     #[must_use]
     pub fn session_bounds(&self) -> SessionBounds {

@@ -36,11 +36,17 @@ impl<'a, S: StateStore> Tree<'a, S> {
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tables {
+    seed: u64,
     pub(super) active: Table,
     pub(super) frozen: Option<(LogIndex, FrozenTable)>,
 }
 
 impl Tables {
+    /// Empty ones, whose hashes have this seed.
+    pub(super) fn with_seed(seed: u64) -> Self {
+        Self { seed, active: Table::with_seed(seed), frozen: None }
+    }
+
     pub(super) fn get<S: StateStore>(&self, tree: &Tree<'_, S>, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         if let Some(record) = self.active.get(key) {
             return Ok(record.clone());
@@ -53,7 +59,7 @@ impl Tables {
 
     pub(super) fn freeze(&mut self, index: LogIndex) -> FrozenTable {
         assert!(self.frozen.is_none(), "a table is frozen only when the one before is in the tree");
-        let table = Arc::new(std::mem::take(&mut self.active));
+        let table = Arc::new(std::mem::replace(&mut self.active, Table::with_seed(self.seed)));
         self.frozen = Some((index, Arc::clone(&table)));
         table
     }
