@@ -19,6 +19,7 @@ pub(super) mod tests;
 use std::collections::BTreeMap;
 
 use kv_core::{
+    command::CommandOutcome,
     shard_map::ShardMap,
     state::sessions::SessionBounds,
     types::{Digest, LogIndex, ShardId},
@@ -76,6 +77,12 @@ impl Model {
     #[must_use]
     pub fn digest_at(&self, shard: ShardId, index: LogIndex) -> Option<Digest> {
         self.shards.get(&shard)?.digest_at(index)
+    }
+
+    /// What came of the commands of an index, if that is decided.
+    #[must_use]
+    pub fn outcomes_at(&self, shard: ShardId, index: LogIndex) -> Option<&[CommandOutcome]> {
+        self.shards.get(&shard)?.outcomes_at(index)
     }
 
     /// The digests of all states so far.

@@ -14,6 +14,8 @@ use crate::history::Moment;
 #[derive(Debug, Default)]
 pub struct SameStateAtMark {
     held: BTreeMap<(ShardId, LogIndex), BTreeMap<Digest, BTreeSet<NodeId>>>,
+    /// What a node was last seen to hold there. It may have held another state before: the right one, whose files then rotted.
+    last: BTreeMap<(ShardId, LogIndex, NodeId), Digest>,
 }
 
 impl SameStateAtMark {
@@ -27,6 +29,7 @@ impl SameStateAtMark {
             Fact::Checkpointed { place, index, digest } => {
                 let held = self.held.entry((place.shard, *index)).or_default();
                 held.entry(*digest).or_default().insert(place.node);
+                self.last.insert((place.shard, *index, place.node), *digest);
                 Ok(())
             }
             Fact::Offered { place, index, digest, voters } => {
@@ -38,8 +41,10 @@ impl SameStateAtMark {
             }
             Fact::Discarded { place, index, voters } => {
                 let holders = self.holders(*place, *index);
-                let others = holders.iter().filter(|(_, nodes)| !nodes.contains(&place.node));
-                let most = others.map(|(_, nodes)| nodes.len()).max().unwrap_or(0);
+                let own = self.last.get(&(place.shard, *index, place.node));
+                let others = holders.iter().filter(|(digest, _)| Some(*digest) != own);
+                let without_it = others.map(|(_, nodes)| nodes.iter().filter(|node| **node != place.node).count());
+                let most = without_it.max().unwrap_or(0);
                 if most > voters / 2 {
                     return Ok(());
                 }
@@ -86,6 +91,12 @@ mod tests {
     #[test]
     fn one_holder_alone_may_not_offer() {
         verdict(&[held(1, 5), held(2, 6), offered(1, 5)]).unwrap_err();
+    }
+
+    #[test]
+    fn who_once_held_what_the_majority_holds_may_hold_another_state_now() {
+        verdict(&[held(1, 5), held(2, 5), held(3, 5), held(3, 6), discarded(3)]).unwrap();
+        verdict(&[held(1, 5), held(3, 5), held(3, 6), discarded(3)]).unwrap_err();
     }
 
     #[test]

@@ -69,6 +69,11 @@ impl Atlas {
         }
     }
 
+    /// A start has loaded a state that was made wrong before.
+    pub fn is_wrong_again(&mut self, node: usize, shard: ShardId) {
+        self.files.insert((node, shard), u64::MAX);
+    }
+
     /// Whether the files of all replicas of a node may be damaged.
     pub fn admits_all_files(&mut self, node: usize, start: u64) -> bool {
         let here = |replicas: &BTreeMap<ReplicaId, usize>| replicas.values().any(|other| *other == node);

@@ -2,8 +2,8 @@
 //! log's back, as a flipped bit or a bug of ours would have it, or in the read index, as a disk that rots would.
 //!
 //! Drawn from a stream of its own, and bounded by the atlas: a majority of each shard stays right. Until the replica is
-//! right again, what it says to clients is lost on the way, and no checker hears what it applied: that a wrong state answers
-//! wrongly before anybody can know is no news. What is judged is that it does not last (in quiet, every state that was made
+//! right again, what it says to clients is lost on the way, and no checker hears what it applied (then they hear it, see
+//! `aftermath.rs`): that a wrong state answers wrongly before anybody can know is no news. What is judged is that it does not last (in quiet, every state that was made
 //! to differ is found and replaced), that it does not spread (a replica that nothing was done to is compared as ever), and
 //! that nobody who was right is thrown away.
 //!
@@ -20,6 +20,7 @@ use kv_core::{
 };
 
 use super::{
+    aftermath::Aftermath,
     plan::Plan,
     world::{Event, World},
 };
@@ -40,6 +41,8 @@ pub(super) struct Divergence {
     /// Those whose state as a whole turned out right, but of which a checkpoint that is still being written may be wrong, or
     /// carry the digest on from a record that was wrong when it was overwritten.
     doubtful: BTreeSet<(usize, ShardId)>,
+    /// What is left of wrong states once they are right again.
+    pub(super) aftermath: Aftermath,
 }
 
 impl Divergence {
@@ -52,12 +55,18 @@ impl Divergence {
             drawn: 0,
             altered: BTreeMap::new(),
             doubtful: BTreeSet::new(),
+            aftermath: Aftermath::default(),
         }
     }
 
     /// Whether a replica's state may be wrong.
     pub(super) fn is_altered(&self, node: usize, shard: ShardId) -> bool {
         self.altered.contains_key(&(node, shard))
+    }
+
+    /// A replica's state is wrong from this index on.
+    pub(super) fn is_wrong_from(&mut self, node: usize, shard: ShardId, index: LogIndex) {
+        self.altered.insert((node, shard), index);
     }
 
     /// Whether a checkpoint of a replica may be wrong.
@@ -148,6 +157,7 @@ impl World {
         self.divergence.altered.remove(&(node, shard));
         self.injector.atlas.is_right_again(node, shard, self.machines[node].start);
         self.trace.tell(self.now, || format!("n{} is right again about shard {shard}", node + 1));
+        self.tell_unheard(node, shard, index, loaded);
         if !loaded && let Some(status) = self.machines[node].shard_status(shard) {
             self.state_begins(node, shard, status.applied);
         }
@@ -195,6 +205,7 @@ impl World {
             }
             self.divergence.altered.remove(&(node, shard));
             self.divergence.doubtful.insert((node, shard));
+            self.tell_unheard(node, shard, index, false);
             self.state_begins(node, shard, index);
         }
         None

@@ -10,7 +10,10 @@ mod states;
 
 use std::collections::BTreeMap;
 
-use kv_core::types::{Digest, LogIndex, ShardId, Term};
+use kv_core::{
+    command::CommandOutcome,
+    types::{Digest, LogIndex, ShardId, Term},
+};
 
 use super::{machine::founding_record, plan::Plan, world::World};
 use crate::{
@@ -118,6 +121,12 @@ impl Judge {
     #[must_use]
     pub fn digest_at(&self, shard: ShardId, index: LogIndex) -> Option<Digest> {
         self.checkers.model().digest_at(shard, index)
+    }
+
+    /// What must have come of the commands of an index, if that is decided.
+    #[must_use]
+    pub fn outcomes_at(&self, shard: ShardId, index: LogIndex) -> Option<&[CommandOutcome]> {
+        self.checkers.model().outcomes_at(shard, index)
     }
 
     /// A replica's state stands at this index from now on.

@@ -21,6 +21,7 @@
 //! *Left out*: the shell (threads, sockets, gRPC) has tests of its own; a disk that lies about a sync, and losses of more than
 //! a minority, which no design of this kind survives.
 
+mod aftermath;
 pub mod atlas;
 mod away;
 pub mod client;

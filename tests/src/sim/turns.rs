@@ -137,7 +137,9 @@ impl World {
                 self.note(node, || Note::StateLost(*shard));
             }
             Notice::Verified { shard, .. } => {
-                self.injector.atlas.proven(node, *shard, self.machines[node].start);
+                if !self.divergence.aftermath.has_spoiled(node, *shard) {
+                    self.injector.atlas.proven(node, *shard, self.machines[node].start);
+                }
                 self.note(node, || Note::Verified(*shard));
             }
             Notice::Quarantined { shard, reason } => {

@@ -12,7 +12,7 @@ use super::World;
 use crate::{
     check::view::{AppliedCommand, AppliedWrite, EntryMark, Fact, Place, Role, hash_entry},
     history::{Name, Seen},
-    sim::machine,
+    sim::{aftermath::Unheard, machine},
 };
 
 impl World {
@@ -176,8 +176,10 @@ impl World {
                 *decided = index;
                 facts.push(Fact::Decided { shard, index, term, commands });
             }
-            if !self.divergence.is_altered(node, shard) {
-                let entry = EntryMark { index, term, hash: hash_entry(entry.kind as u8, &entry.data) };
+            let entry = EntryMark { index, term, hash: hash_entry(entry.kind as u8, &entry.data) };
+            if self.divergence.is_altered(node, shard) {
+                self.divergence.aftermath.keep(node, Unheard { place, entry, commands: told });
+            } else {
                 facts.push(Fact::Applied { place, entry, commands: told });
             }
         }

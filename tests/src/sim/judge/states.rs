@@ -47,7 +47,9 @@ impl World {
             for (index, digest) in checkpoints {
                 self.tell_one(&Fact::Checkpointed { place, index: *index, digest: *digest });
             }
+            self.loaded_checkpoint(node, shard, checkpoints, footer.header.index);
         } else {
+            self.wrote_checkpoint(node, shard, footer.header.index, footer.digest);
             self.tell_one(&Fact::Checkpointed { place, index: footer.header.index, digest: footer.digest });
         }
         self.is_right_again(node, shard, footer.header.index, footer.digest, loaded);
