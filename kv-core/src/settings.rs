@@ -34,7 +34,8 @@ pub struct Settings {
     pub async_commands_max: usize,
     /// How many bytes of them.
     pub async_bytes_max: usize,
-    /// For how long, in microseconds.
+    /// For how long, in microseconds of the node's clock. Should that step back by less than has passed since the last turn,
+    /// nobody sees it, and it is for longer by as much; the two bounds above hold whatever a clock does.
     pub async_micros_max: u64,
     /// Requests that wait for their answer, per shard; past it they are refused.
     pub waiting_requests_max: usize,

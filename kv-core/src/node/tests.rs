@@ -24,6 +24,7 @@ use crate::{
     },
 };
 
+mod clock;
 mod cut;
 mod hand_over;
 mod lost_hard_state;
@@ -484,29 +485,6 @@ fn what_can_not_be_served_is_refused_with_the_reason() {
     cluster.inputs.get_mut(&leader).unwrap().push(Input::DiskFree { bytes: 1 });
     let full = cluster.answer(leader, shard, put(write("a", "1"), Durability::Sync)).unwrap_err();
     assert_eq!(full.kind(), ErrorKind::DiskFull);
-}
-
-#[test]
-fn a_clock_that_goes_back_makes_no_state_look_young_and_no_deadline_far() {
-    let mut cluster = Cluster::start(3, 1, &Settings::default());
-    let (shard, leader) = cluster.place(&key("a"));
-    cluster.answer(leader, shard, put(write("a", "1"), Durability::Sync)).unwrap();
-    let follower = *cluster.nodes.keys().find(|node| **node != leader).unwrap();
-    let bounded = || get("a", Consistency::Bounded { age_micros_max: 1_000_000 });
-    assert_eq!(value_of(&cluster.answer(follower, shard, bounded())).as_deref(), Some("1"));
-    cluster.run_ticks(100);
-    // Back to before the probe was sent: by the clock alone the state would be fresh for another five seconds.
-    cluster.now = Time(cluster.now.0 - 5_100_000);
-    cluster.answer(leader, shard, put(write("a", "2"), Durability::Sync)).unwrap();
-    assert_eq!(value_of(&cluster.answer(follower, shard, bounded())).as_deref(), Some("2"));
-    // A read that can't be answered, with a deadline two seconds away.
-    cluster.silent = Some(follower);
-    cluster.run_ticks(30);
-    let waiting = cluster.ask(follower, shard, bounded());
-    cluster.settle();
-    cluster.now = Time(cluster.now.0 - 4_000_000);
-    cluster.run_ticks(120);
-    assert!(cluster.replies.contains_key(&waiting), "it waits as long as it would have");
 }
 
 #[test]

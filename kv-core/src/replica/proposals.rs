@@ -85,8 +85,8 @@ pub(super) struct Proposals {
     pub(super) proposed: BTreeMap<LogIndex, Proposed>,
     /// How many commands are in both.
     count: usize,
-    /// Entries with writes acknowledged early, and when the first of each was.
-    early: VecDeque<(LogIndex, Time)>,
+    /// Entries with writes acknowledged early, and when the first of each was; `None` if the clock has gone back since.
+    early: VecDeque<(LogIndex, Option<Time>)>,
     /// The last index with a write that this leader acknowledged early.
     acknowledged: LogIndex,
     early_commands: usize,
@@ -164,7 +164,7 @@ impl Proposals {
             notes.early_commands += 1;
             notes.early_bytes += bytes;
             if self.early.back().is_none_or(|(last, _)| *last < index) {
-                self.early.push_back((index, now));
+                self.early.push_back((index, Some(now)));
             }
             self.acknowledged = index;
         }
@@ -225,12 +225,14 @@ impl Proposals {
             waiting.deadline = waiting.deadline.minus_micros(micros);
         }
         for (_, at) in &mut self.early {
-            *at = Time(0);
+            // Not a time long ago: a clock may stand close to its zero now.
+            *at = None;
         }
     }
 
-    fn oldest_early(&self) -> Option<Time> {
-        self.early.front().map(|(_, at)| *at)
+    /// Whether the oldest write that was acknowledged early is known to be no older than this.
+    fn is_oldest_early_within(&self, now: Time, micros_max: u64) -> bool {
+        self.early.front().is_none_or(|(_, at)| at.is_some_and(|at| now.micros_since(at) <= micros_max))
     }
 
     /// Whether a write with this stamp is certain to be neither refused nor answered from memory once all before it are
@@ -357,7 +359,7 @@ impl Replica {
         let (books, settings) = (&self.proposals, cx.settings);
         let few = books.early_commands < settings.async_commands_max;
         let small = books.early_bytes + encoded_bytes_about(command) <= settings.async_bytes_max;
-        let young = books.oldest_early().is_none_or(|oldest| cx.now.micros_since(oldest) <= settings.async_micros_max);
+        let young = books.is_oldest_early_within(cx.now, settings.async_micros_max);
         let within = few && small && young || crate::mutant!("A1");
         if !within {
             point!(AsyncWaitedForCommands if !few);

@@ -122,7 +122,13 @@ impl World {
         match storm {
             Storm::ClockRate => clock.run_at(self.now, draw_rate_ppm(rng)),
             Storm::ClockForward => clock.jump(self.now, draw_jump_micros(rng) as i64),
-            _ => clock.jump(self.now, -(draw_jump_micros(rng).max(BACK_MICROS_MIN) as i64)),
+            _ => {
+                let back = draw_jump_micros(rng).max(BACK_MICROS_MIN);
+                // One that stands close to its zero already would go back by less, and nobody might see it.
+                if clock.at(self.now).0 >= BACK_MICROS_MIN {
+                    clock.jump(self.now, -(back as i64));
+                }
+            }
         }
     }
 }
