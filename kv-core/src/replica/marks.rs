@@ -27,6 +27,14 @@
 //!   that answer have answered, so that slow replicas don't take turns at different marks, none with a majority.
 //!
 //! *Left out*: which state is right where a majority is wrong; no replica can know that.
+//!
+//! Nor is a dispute ended that stands at an index which nobody has reached. Two voters must lie for that, each in its own name
+//! and not the same (a single one contradicts nobody where no honest one holds anything), and stop a shard of five that their
+//! three honest peers could otherwise run. It can't be told from an honest dispute by what a replica has: one that lags has
+//! less than what others froze, and so has a leader that has committed in its term and was deposed since without knowing. Only
+//! an index that a leader has proven after the accounts came, by a round of its own, lies above every honest mark. That proof
+//! would have to reach the followers too, each of which judges by itself, and it would guard against voters that can do far
+//! worse, as vote twice. Restarting the honest ones, with the liars gone, ends such a dispute.
 
 use std::collections::{BTreeMap, VecDeque};
 
