@@ -109,7 +109,9 @@ pub trait FileDisk {
     /// If it can't be read.
     fn list(&mut self, directory: &str) -> Result<Vec<String>, DiskError>;
 
-    /// Makes a directory and its parents, all names synced. Does nothing if it is there.
+    /// Makes a directory and its parents, and syncs their names. One that is there is not made, but its name is synced all the same
+    /// the first time that this handle meets it: who made it may have been stopped before it came to that, and a loss of power
+    /// would take all that was put into it since.
     ///
     /// # Errors
     /// If it can't.

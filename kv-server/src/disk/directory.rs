@@ -22,7 +22,7 @@ use kv_core::{
     types::NodeId,
 };
 
-use super::{RealFiles, disk_error};
+use super::{RealFiles, disk_error, sync_directory};
 
 /// A directory that this process uses, and no other can.
 #[derive(Debug)]
@@ -73,7 +73,7 @@ impl DataDirectory {
     /// # Errors
     /// If it is in use, another node's, damaged, of an unknown format, or can't be read.
     pub fn open(path: &Path, node: NodeId) -> Result<Self, DirectoryError> {
-        fs::create_dir_all(path).map_err(|error| disk_error("make", path, &error))?;
+        make(path)?;
         let lock = lock(path)?;
         let identity = IdentityFile::load(&mut RealFiles::at(path), node).map_err(|error| unusable(path, error))?;
         if identity.is_some() && !path.join("log").exists() {
@@ -121,6 +121,20 @@ impl DataDirectory {
         self.identity = Some(identity);
         Ok(())
     }
+}
+
+/// Makes the directory with those that it stands in, and syncs their names: an earlier start may have been stopped before it came
+/// to that, and a loss of power would take everything. Those that this process may not open were not made by it.
+fn make(path: &Path) -> Result<(), DiskError> {
+    fs::create_dir_all(path).map_err(|error| disk_error("make", path, &error))?;
+    let whole = path.canonicalize().map_err(|error| disk_error("look at", path, &error))?;
+    for directory in whole.ancestors().skip(1) {
+        match File::open(directory) {
+            Ok(_) => sync_directory(directory)?,
+            Err(_) => break,
+        }
+    }
+    Ok(())
 }
 
 fn lock(path: &Path) -> Result<File, DirectoryError> {
@@ -183,6 +197,17 @@ mod tests {
         used(path.path());
         let directory = DataDirectory::open(path.path(), NODE).unwrap();
         assert_eq!(directory.identity(), Some(&identity()));
+    }
+
+    #[test]
+    fn a_directory_is_made_with_those_that_it_stands_in() {
+        let path = tempfile::tempdir().unwrap();
+        let deep = path.path().join("not/there/yet");
+        used(&deep);
+        assert!(DataDirectory::open(&deep, NODE).unwrap().identity().is_some());
+        fs::write(path.path().join("file"), "").unwrap();
+        let error = DataDirectory::open(&path.path().join("file/below"), NODE).unwrap_err();
+        assert!(matches!(&error, DirectoryError::Disk(error) if error.message.contains("file/below")), "{error}");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! not lost with a handle. Paths that could leave the root are refused.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File, OpenOptions},
     io,
     os::unix::fs::FileExt,
@@ -22,6 +22,8 @@ pub struct RealFiles {
     root: PathBuf,
     /// Files with writes that were not synced yet.
     unsynced: BTreeMap<PathBuf, File>,
+    /// Directories whose names were synced.
+    durable: BTreeSet<PathBuf>,
 }
 
 impl RealFiles {
@@ -35,12 +37,12 @@ impl RealFiles {
         if let Some(parent) = root.parent() {
             sync_directory(parent)?;
         }
-        Ok(Self { root, unsynced: BTreeMap::new() })
+        Ok(Self::at(root))
     }
 
     /// Files under this directory, which must exist.
     pub(crate) fn at(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into(), unsynced: BTreeMap::new() }
+        Self { root: root.into(), unsynced: BTreeMap::new(), durable: BTreeSet::new() }
     }
 
     fn path(&self, relative: &str) -> Result<PathBuf, DiskError> {
@@ -52,8 +54,9 @@ impl RealFiles {
         }
     }
 
-    /// Forgets handles of a path and of all below it.
+    /// Forgets what is known of a path and of all below it.
     fn forget(&mut self, path: &Path) {
+        self.durable.retain(|directory| !directory.starts_with(path));
         self.unsynced.retain(|open, _| !open.starts_with(path));
     }
 }
@@ -83,10 +86,16 @@ impl FileDisk for RealFiles {
             let parent = made.clone();
             made.push(component);
             match fs::create_dir(&made) {
-                Ok(()) => sync_directory(&parent)?,
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    if self.durable.contains(&made) {
+                        continue;
+                    }
+                }
                 Err(error) => return Err(disk_error("make", &made, &error)),
             }
+            sync_directory(&parent)?;
+            self.durable.insert(made.clone());
         }
         Ok(())
     }

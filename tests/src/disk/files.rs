@@ -1,5 +1,7 @@
 //! The directory tree of immutable files on a simulated disk.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use kv_core::disk::{DiskError, FileDisk};
 
@@ -11,11 +13,17 @@ const ROOT: &str = "files";
 #[derive(Clone, Debug)]
 pub struct SimFileDisk {
     disk: SimDisk,
+    /// Directories whose names this handle has synced.
+    durable: BTreeSet<String>,
 }
 
 impl SimFileDisk {
     pub(crate) fn new(disk: SimDisk) -> Self {
-        Self { disk }
+        Self { disk, durable: BTreeSet::new() }
+    }
+
+    fn forget(&mut self, path: &str) {
+        self.durable.retain(|directory| directory != path && !directory.starts_with(&format!("{path}/")));
     }
 
     /// The path on the disk of a file or directory.
@@ -34,13 +42,13 @@ impl FileDisk for SimFileDisk {
     }
 
     fn create_directory(&mut self, directory: &str) -> Result<(), DiskError> {
-        self.disk.inner.borrow_mut().make_directory(&Self::path(directory))
+        self.disk.inner.borrow_mut().make_directory(&Self::path(directory), &mut self.durable)
     }
 
     fn write(&mut self, path: &str, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
         let mut inner = self.disk.inner.borrow_mut();
-        // The root itself is there from the start on a real disk.
-        inner.make_directory(ROOT)?;
+        // On a real disk the root is made, and its name synced, when the handle is.
+        inner.make_directory(ROOT, &mut self.durable)?;
         inner.write(&Self::path(path), offset, bytes)
     }
 
@@ -50,7 +58,7 @@ impl FileDisk for SimFileDisk {
 
     fn sync_directory(&mut self, directory: &str) -> Result<(), DiskError> {
         let mut inner = self.disk.inner.borrow_mut();
-        inner.make_directory(ROOT)?;
+        inner.make_directory(ROOT, &mut self.durable)?;
         inner.sync_directory(&Self::path(directory))
     }
 
@@ -73,10 +81,12 @@ impl FileDisk for SimFileDisk {
     }
 
     fn rename(&mut self, from: &str, to: &str) -> Result<(), DiskError> {
+        self.forget(&Self::path(from));
         self.disk.inner.borrow_mut().rename(&Self::path(from), &Self::path(to))
     }
 
     fn remove(&mut self, path: &str) -> Result<(), DiskError> {
+        self.forget(&Self::path(path));
         let mut inner = self.disk.inner.borrow_mut();
         match inner.tree.find(&Self::path(path)) {
             Some(_) => inner.remove(&Self::path(path)),

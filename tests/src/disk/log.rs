@@ -1,5 +1,7 @@
 //! The directory of the log on a simulated disk.
 
+use std::collections::BTreeSet;
+
 use kv_core::disk::{DiskError, DiskErrorKind, LogDisk, SegmentNumber};
 
 use super::{SimDisk, io};
@@ -10,11 +12,13 @@ const DIRECTORY: &str = "log";
 #[derive(Clone, Debug)]
 pub struct SimLogDisk {
     disk: SimDisk,
+    /// The log's directory, once this handle has synced its name.
+    durable: BTreeSet<String>,
 }
 
 impl SimLogDisk {
     pub(crate) fn new(disk: SimDisk) -> Self {
-        Self { disk }
+        Self { disk, durable: BTreeSet::new() }
     }
 
     /// The path on the disk of a segment.
@@ -39,7 +43,7 @@ impl LogDisk for SimLogDisk {
 
     fn create(&mut self, segment: SegmentNumber, bytes: u64) -> Result<(), DiskError> {
         let mut inner = self.disk.inner.borrow_mut();
-        inner.make_directory(DIRECTORY)?;
+        inner.make_directory(DIRECTORY, &mut self.durable)?;
         let path = Self::path(segment);
         if inner.tree.find(&path).is_some() {
             return Err(io(format!("{path}: it exists")));

@@ -28,7 +28,7 @@ mod log;
 mod store;
 mod tree;
 
-use std::{cell::RefCell, rc::Rc};
+use std::{cell::RefCell, collections::BTreeSet, rc::Rc};
 
 use kv_core::disk::{DiskError, DiskErrorKind};
 
@@ -325,7 +325,8 @@ impl Inner {
         paths.iter().filter_map(|path| self.tree.file(path)).map(|file| file.content().len() as u64).sum()
     }
 
-    fn make_directory(&mut self, path: &str) -> Result<(), DiskError> {
+    /// Makes a directory with its parents, and syncs their names unless they are among those known to be durable.
+    fn make_directory(&mut self, path: &str, durable: &mut BTreeSet<String>) -> Result<(), DiskError> {
         let mut done = String::new();
         for name in path.split('/').filter(|name| !name.is_empty()) {
             let parent = done.clone();
@@ -334,8 +335,11 @@ impl Inner {
                 self.step()?;
                 self.fail_names(&done)?;
                 self.tree.make(&done, true).ok_or_else(|| not_found(&done))?;
-                self.sync_directory(&parent)?;
+            } else if durable.contains(&done) {
+                continue;
             }
+            self.sync_directory(&parent)?;
+            durable.insert(done.clone());
         }
         Ok(())
     }

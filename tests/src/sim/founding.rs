@@ -17,7 +17,7 @@
 use fastrand::Rng;
 use kv_core::{
     checkpoint::newest_footers,
-    disk::{DiskError, FileDisk},
+    disk::FileDisk,
     founding::{
         Founder, FounderOutput, FounderStart, FoundingMessage, FoundingRecord, FoundingSettings, IDENTITY_PATH,
         IdentityError, IdentityFile,
@@ -25,12 +25,11 @@ use kv_core::{
     identity::{self, Admission, Hello, Identity, PEER_PROTOCOL, Refusal, Refusals, Standing},
     io::Output,
     log::LogSettings,
-    node::{OpenLogError, open_log},
     types::{Incarnation, NodeId},
 };
 
 use super::{
-    machine::{Directory, Machine, Opened, StartError, founding_record, refusal},
+    machine::{Directory, Machine, Opened, StartError, founding_record},
     network::Fate,
     plan::Plan,
     world::{Event, World},
@@ -216,20 +215,13 @@ impl Machine {
         now: u64,
         outputs: &mut Vec<Output>,
     ) -> Result<Opened, StartError> {
-        let disk = |error: DiskError| StartError::Disk(error.to_string());
         let settings = LogSettings { segment_bytes: plan.segment_bytes as usize, log_bytes_max: plan.log_bytes_max };
         let mut files = self.disk.files();
         let on_disk = IdentityFile::load(&mut files, self.id()).map_err(|error| match error {
             IdentityError::Disk(error) => StartError::Disk(error.to_string()),
             damage => StartError::Corrupt(damage.to_string()),
         })?;
-        let names = files.list("").map_err(disk)?;
-        let has_checkpoints = names.iter().any(|name| !name.starts_with("identity"));
-        let opened = open_log(|| Ok(self.disk.log()), settings, on_disk.is_some(), has_checkpoints);
-        let (log, recovered) = opened.map_err(|error| match error {
-            OpenLogError::Log(error) => refusal(error),
-            other => StartError::Corrupt(other.to_string()),
-        })?;
+        let (log, recovered) = self.open_log(settings, on_disk.is_some())?;
         let footers = newest_footers(&mut files).map_err(|error| StartError::Disk(format!("{error:?}")))?;
         let record = on_disk.as_ref().and_then(|file| file.record.clone());
         let id = self.id();

@@ -27,7 +27,7 @@ use kv_core::{
         record::{LogBatch, LogReport, Recovered},
     },
     message::Lane,
-    node::{Node, Opening, Role, ShardStatus},
+    node::{self, Node, OpenLogError, Opening, Role, ShardStatus},
     shard_map::NodeDescription,
     state::record::Footer,
     types::{Digest, Durability, Incarnation, LogIndex, NodeId, ReplicaId, RequestId, ShardId, Time},
@@ -253,24 +253,29 @@ impl Machine {
         let settings = LogSettings { segment_bytes: plan.segment_bytes as usize, log_bytes_max: plan.log_bytes_max };
         let mut files = self.disk.files();
         let founded = files.size(IDENTITY).map_err(disk)?.is_some();
-        let (log, recovered) = if founded {
-            // As who reads the identity does: a kill may have left a name that the disk does not have.
-            files.sync(IDENTITY).map_err(disk)?;
-            files.sync_directory("").map_err(disk)?;
-            Log::open(self.disk.log(), settings).map_err(refusal)?
-        } else {
-            // A log without an identity was made by a start that was cut short: nothing was ever answered on its strength.
-            let log = match Log::create(self.disk.log(), settings.clone()) {
-                Err(LogError::Exists) => Log::open(self.disk.log(), settings).map_err(refusal)?.0,
-                other => other.map_err(refusal)?,
-            };
+        let (log, recovered) = self.open_log(settings, founded)?;
+        if !founded {
             files.write(IDENTITY, 0, &self.id.0.to_le_bytes()).map_err(disk)?;
-            files.sync(IDENTITY).map_err(disk)?;
-            files.sync_directory("").map_err(disk)?;
-            (log, Recovered::default())
-        };
+        }
+        // Also if it was there: a kill may have left a name that the disk does not have.
+        files.sync(IDENTITY).map_err(disk)?;
+        files.sync_directory("").map_err(disk)?;
         let footers = newest_footers(&mut files).map_err(|error| StartError::Disk(format!("{error:?}")))?;
         self.begin(plan, now, Directory { log, recovered, footers }, outputs).map(Opened::Node)
+    }
+
+    /// Opens the log, or makes it if this is the first start.
+    pub(super) fn open_log(
+        &self,
+        settings: LogSettings,
+        has_identity: bool,
+    ) -> Result<(Log<SimLogDisk>, Recovered), StartError> {
+        let names = self.disk.files().list("").map_err(|error| StartError::Disk(error.to_string()))?;
+        let has_checkpoints = names.iter().any(|name| !name.starts_with(IDENTITY));
+        node::open_log(|| Ok(self.disk.log()), settings, has_identity, has_checkpoints).map_err(|error| match error {
+            OpenLogError::Log(error) => refusal(error),
+            other => StartError::Corrupt(other.to_string()),
+        })
     }
 
     /// Begins as the node that the directory and the founding record say.
