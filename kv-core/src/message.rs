@@ -40,6 +40,20 @@ pub enum PeerMessage {
         /// The index to wait for; `None` if the node asked can't prove that it leads.
         index: Option<LogIndex>,
     },
+    /// A leader of shards asks whether the receiver still knows it as that.
+    LeadershipAsk {
+        /// The round.
+        round: LeadershipRound,
+        /// What it leads, each shard once; at most [`LEADERSHIPS_MAX`].
+        leaderships: Vec<ClaimedLeadership>,
+    },
+    /// Where the sender does, in answer to a [`PeerMessage::LeadershipAsk`]. Nothing is said of the other shards.
+    LeadershipAnswer {
+        /// The round, as it was asked.
+        round: LeadershipRound,
+        /// Shards whose term is still the one that was claimed, here, when this is sent; at most [`LEADERSHIPS_MAX`].
+        shards: Vec<ShardId>,
+    },
     /// A replica without a readable checkpoint asks for one.
     StateAsk {
         /// The shard.
@@ -111,6 +125,29 @@ pub enum PeerMessage {
     DescribeNode(NodeDescription),
 }
 
+/// A round in which a node proves that it still leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeadershipRound {
+    /// The random number of the asking node's start: what was asked before a crash proves nothing after it.
+    pub run: u64,
+    /// Grows with each round of that start.
+    pub number: u64,
+}
+
+/// A shard that the sender leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClaimedLeadership {
+    /// The shard.
+    pub shard: ShardId,
+    /// The replica that is asked.
+    pub replica: ReplicaId,
+    /// The term in which the sender leads.
+    pub term: Term,
+}
+
+/// Most shards in one [`PeerMessage::LeadershipAsk`], and in its answer; a longer one is refused. A round of more takes several.
+pub const LEADERSHIPS_MAX: usize = 4_096;
+
 /// A replica's account of its checkpoints. Any of it may be lost, late or repeated: what it says of an index stays true.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MarkReport {
@@ -172,7 +209,7 @@ impl PeerMessage {
         }
     }
 
-    /// The shard that it is about; `None` for the map's messages.
+    /// The shard that it is about; `None` for the map's messages, and for those about several.
     #[must_use]
     pub fn shard(&self) -> Option<ShardId> {
         match self {
@@ -185,7 +222,11 @@ impl PeerMessage {
             | Self::SnapshotChunk { shard, .. }
             | Self::SnapshotEnd { shard, .. }
             | Self::Marks { shard, .. } => Some(*shard),
-            Self::MapAsk { .. } | Self::MapTell(_) | Self::DescribeNode(_) => None,
+            Self::LeadershipAsk { .. }
+            | Self::LeadershipAnswer { .. }
+            | Self::MapAsk { .. }
+            | Self::MapTell(_)
+            | Self::DescribeNode(_) => None,
         }
     }
 
@@ -197,6 +238,8 @@ impl PeerMessage {
             Self::SnapshotChunk { bytes, .. } => bytes.len(),
             Self::SnapshotOffer { manifest, .. } => 64 * manifest.files.len(),
             Self::Marks { report, .. } => 32 * report.checkpoints.len(),
+            Self::LeadershipAsk { leaderships, .. } => 16 * leaderships.len(),
+            Self::LeadershipAnswer { shards, .. } => 4 * shards.len(),
             Self::MapTell(map) => 200 * map.nodes.len() + 100 * map.shards.len(),
             _ => 0,
         }

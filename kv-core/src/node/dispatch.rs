@@ -93,6 +93,12 @@ impl<S: StateStore> Node<S> {
             PeerMessage::MapAsk { have } => return self.map_asked(from, have, outputs),
             PeerMessage::MapTell(map) => return self.map_told(from, &map, outputs),
             PeerMessage::DescribeNode(description) => return self.described(from, &description, outputs),
+            PeerMessage::LeadershipAsk { round, leaderships } => {
+                return self.leadership_asked(from, round, &leaderships, outputs);
+            }
+            PeerMessage::LeadershipAnswer { round, shards } => {
+                return self.leadership_answered(from, round, &shards, outputs);
+            }
             PeerMessage::StateAsk { shard, at_least, at_most } => {
                 return self.state_asked(from, shard, (at_least, at_most), now, outputs);
             }

@@ -3,7 +3,7 @@
 //! [`Node::turn`] takes what happened and returns what is to be done. It reads no clock, draws no random number and does no
 //! IO; the one call out of it is the read index ([`StateStore::get`]).
 //!
-//! A turn, in order: inputs go to their replicas; what clients asked is proposed, reads share a round; raft's Readies are
+//! A turn, in order: inputs go to their replicas; what clients asked is proposed, all reads share a round; raft's Readies are
 //! taken until no replica has one; what is decided is applied and answered; checkpoints begin where they are due; the
 //! records of all shards leave as one block. Messages that need no sync come out before that block, so that followers write
 //! while the leader does.
@@ -15,6 +15,7 @@ mod dispatch;
 mod first_start;
 mod map;
 mod open;
+pub(crate) mod rounds;
 mod streams;
 #[cfg(test)]
 mod tests;
@@ -26,7 +27,7 @@ use std::{
 
 use bytes::Bytes;
 
-use self::{batcher::Batcher, map::MapKeeper, streams::Streams};
+use self::{batcher::Batcher, map::MapKeeper, rounds::LeadershipRounds, streams::Streams};
 pub use self::{
     first_start::{OpenLogError, open_log},
     open::{OpenError, Opening},
@@ -55,6 +56,7 @@ pub struct Node<S> {
     store: S,
     replicas: BTreeMap<ShardId, Replica>,
     batcher: Batcher,
+    rounds: LeadershipRounds,
     unique: Unique,
     streams: Streams,
     keeper: MapKeeper,
@@ -141,6 +143,7 @@ impl<S: StateStore> Node<S> {
             self.take(now, input, outputs);
         }
         self.flush(now, outputs);
+        self.rounds.emit(outputs);
         self.begin_checkpoints(now, tick, outputs);
         self.map_from_meta(outputs);
         if let Some(batch) = self.batcher.emit() {
@@ -237,6 +240,7 @@ impl<S: StateStore> Node<S> {
             map: self.keeper.checked(),
             unique: &mut self.unique,
             batcher: &mut self.batcher,
+            rounds: &mut self.rounds,
             outputs,
             watched: &mut self.watched,
             disk_full: self.disk_full,

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Node, batcher::Batcher, map::MapKeeper, streams::Streams};
+use super::{Node, batcher::Batcher, map::MapKeeper, rounds::LeadershipRounds, streams::Streams};
 use crate::{
     configuration::Configuration,
     disk::StateStore,
@@ -31,7 +31,7 @@ pub struct Opening {
     pub settings: Settings,
     /// For election timeouts, and the hash by which records are found: better one that nobody can guess.
     pub seed: u64,
-    /// A random number for this start: contexts and streams count from it, so that nothing of an earlier start answers them.
+    /// A random number for this start: rounds, probes and streams go by it, so that nothing of an earlier start answers them.
     pub run: u64,
     /// The time of the first turn or earlier.
     pub now: Time,
@@ -117,6 +117,7 @@ impl<S: StateStore> Node<S> {
             store,
             replicas,
             batcher,
+            rounds: LeadershipRounds::new(run),
             unique: Unique::new(run),
             streams: Streams::default(),
             keeper: MapKeeper::new(map),

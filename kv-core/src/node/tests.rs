@@ -29,6 +29,7 @@ mod cut;
 mod hand_over;
 mod lost_hard_state;
 mod offers;
+mod rounds;
 
 type Trees = BTreeMap<ReplicaId, BTreeMap<Bytes, Bytes>>;
 

@@ -5,7 +5,7 @@ use crate::{
     error::Error,
     io::{Answer, Notice, Output},
     message::PeerMessage,
-    node::{AppliedEntry, batcher::Batcher},
+    node::{AppliedEntry, batcher::Batcher, rounds::LeadershipRounds},
     settings::Settings,
     shard_map::CheckedMap,
     types::{NodeId, RequestId, Time},
@@ -28,14 +28,6 @@ impl Unique {
         self.count += 1;
         self.run.wrapping_add(self.count)
     }
-
-    /// The next number with the start's own before it.
-    pub(crate) fn next_bytes(&mut self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(16);
-        bytes.extend_from_slice(&self.run.to_be_bytes());
-        bytes.extend_from_slice(&self.next_number().to_be_bytes());
-        bytes
-    }
 }
 
 /// The surroundings of one turn.
@@ -47,6 +39,7 @@ pub(crate) struct Context<'a, S> {
     pub(crate) map: &'a CheckedMap,
     pub(crate) unique: &'a mut Unique,
     pub(crate) batcher: &'a mut Batcher,
+    pub(crate) rounds: &'a mut LeadershipRounds,
     pub(crate) outputs: &'a mut Vec<Output>,
     /// What is applied, if anybody watches.
     pub(crate) watched: &'a mut Option<Vec<AppliedEntry>>,

@@ -3,7 +3,7 @@
 //! How its parts hang together in a turn:
 //!
 //! 1. inputs are stepped into raft ([`Replica::step`], [`Replica::tick`]) or queued ([`Replica::request`]);
-//! 2. what was queued is proposed as one message, and one ReadIndex round is asked for all reads ([`Replica::flush`]);
+//! 2. what was queued is proposed as one message, and one round is begun for all reads ([`Replica::flush`]);
 //! 3. raft's Readies are taken until there is none ([`Replica::pump`]): a leader's messages leave at once, the rest waits
 //!    for the block that holds the Ready's records;
 //! 4. what raft handed out is applied, and what waited for it is answered ([`Replica::serve`]).
@@ -280,11 +280,6 @@ fn raft_config(replica: ReplicaId, applied: LogIndex, settings: &Settings) -> ra
         pre_vote: true,
         min_election_tick: election_tick,
         max_election_tick: election::ELECTION_TICKS_MOST,
-        read_only_option: if crate::mutant!("B5") {
-            raft::ReadOnlyOption::LeaseBased
-        } else {
-            raft::ReadOnlyOption::Safe
-        },
         // The commit index rides on the next append or heartbeat: half the messages.
         skip_bcast_commit: true,
         max_uncommitted_size: settings.uncommitted_bytes_max as u64,

@@ -1,22 +1,24 @@
 //! Reads that must not be stale: ReadIndex (Raft thesis 6.4), one round for all reads of a turn.
 //!
-//! A round's context is never used twice: raft keys its rounds by the context alone, and an old round's answers would prove
-//! a new one. A round that a change of role or term swept away is asked again with a new context. The index that a round
-//! proves is raised to the last async write that this leader has acknowledged, so that callers read their own.
+//! A round proves that this replica still led when it began; what is asked of the other nodes, and why that is a proof, is told in
+//! [`crate::node::rounds`]. Reads that come while a round is under way are no part of it: they wait for one that begins later.
+//! A round that a change of role or term swept away is begun anew; one whose answers don't come is asked again under a new
+//! number. The index that it proves is raised to the last async write that this leader has acknowledged, so that callers
+//! read their own.
 //!
 //! At a replica that does not lead, a read of bounded age asks the leader for an index by a probe of our own. The state is
 //! then at most as old as the moment at which the probe was sent, on this node's clock; heartbeats prove no age. At the leader
 //! such a read shares a round, and its age reaches back to when that began: a leader that stood still meanwhile may have been
 //! deposed, and does not know it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::{Replica, context::Context};
 use crate::{
     disk::StateStore,
     io::Consistency,
-    message::PeerMessage,
-    types::{Epoch, Key, LogIndex, NodeId, RequestId, Term, Time},
+    message::{ClaimedLeadership, PeerMessage},
+    types::{Epoch, Key, LogIndex, NodeId, ReplicaId, RequestId, Term, Time},
 };
 
 /// Rounds under way per shard; further reads wait for one to end and share the next.
@@ -46,8 +48,14 @@ pub(super) enum Waiter {
 pub(super) struct Reads {
     /// Not yet in a round.
     pub(super) waiting: Vec<Waiter>,
-    /// Under way, by context.
-    rounds: BTreeMap<Vec<u8>, Round>,
+    /// Under way, oldest first.
+    rounds: VecDeque<Round>,
+    /// The last round in which each other replica recognised this one.
+    recognised: BTreeMap<ReplicaId, u64>,
+    /// Ticks since the last round was asked.
+    unanswered_ticks: u64,
+    /// The rounds under way are to be asked again.
+    ask_again: bool,
     /// Proven, and not answered yet.
     pub(super) proven: Vec<Proven>,
     /// The term in which the rounds were asked.
@@ -59,7 +67,10 @@ pub(super) struct Reads {
 /// A round under way.
 #[derive(Debug)]
 struct Round {
+    number: u64,
     began_at: Time,
+    /// The commit index when it began.
+    index: LogIndex,
     waiters: Vec<Waiter>,
 }
 
@@ -96,7 +107,7 @@ impl Reads {
         self.waiting.len()
             + self.proven.len()
             + self.follower.waiting.len()
-            + self.rounds.values().map(|round| round.waiters.len()).sum::<usize>()
+            + self.rounds.iter().map(|round| round.waiters.len()).sum::<usize>()
     }
 
     /// Keeps only the clients' reads for which `keep` says so.
@@ -106,7 +117,7 @@ impl Reads {
             Waiter::Probe { .. } => true,
         };
         self.waiting.retain(&mut waiter);
-        for round in self.rounds.values_mut() {
+        for round in &mut self.rounds {
             round.waiters.retain(&mut waiter);
         }
         self.proven.retain(|proven| waiter(&proven.waiter));
@@ -128,15 +139,10 @@ impl Reads {
         }
     }
 
-    /// A round has ended: its reads may be answered once this index is applied.
-    pub(super) fn proven(&mut self, context: &[u8], index: LogIndex, acknowledged: LogIndex) {
-        if let Some(Round { began_at: as_of, waiters }) = self.rounds.remove(context) {
-            point!(ReadWaitedForAsync if acknowledged > index);
-            let index = index.max(acknowledged);
-            self.proven.extend(waiters.into_iter().map(|waiter| Proven { index, as_of, waiter }));
-        } else {
-            point!(RoundOfThePastProven);
-        }
+    /// Each tick: rounds that were not answered within a heartbeat's time are asked again. Messages may have been lost.
+    pub(super) fn tick(&mut self, heartbeat_ticks: u64) {
+        self.unanswered_ticks += 1;
+        self.ask_again = !self.rounds.is_empty() && self.unanswered_ticks >= heartbeat_ticks && !mutant!("B4");
     }
 
     /// The probe's index is applied: the state is as new as the moment at which the probe was sent.
@@ -158,7 +164,8 @@ impl Reads {
     pub(super) fn start_again(&mut self) {
         point!(ReadAskedAgain if !self.rounds.is_empty());
         point!(ReadProvenAskedAgain if !self.proven.is_empty());
-        for round in std::mem::take(&mut self.rounds).into_values() {
+        self.recognised.clear();
+        for round in std::mem::take(&mut self.rounds) {
             self.waiting.extend(round.waiters);
         }
         self.waiting.extend(std::mem::take(&mut self.proven).into_iter().map(|proven| proven.waiter));
@@ -168,19 +175,18 @@ impl Reads {
 impl Replica {
     /// Begins a round for the reads that wait, if this replica can prove that it leads.
     pub(super) fn ask_round<S: StateStore>(&mut self, cx: &mut Context<'_, S>) {
-        if !self.leads() || self.reads.waiting.is_empty() {
+        if !self.leads() {
             return;
         }
-        if crate::mutant!("B1") {
-            let index = self.handed_out;
-            let waiting = std::mem::take(&mut self.reads.waiting);
-            self.reads.proven.extend(waiting.into_iter().map(|waiter| Proven { index, as_of: cx.now, waiter }));
+        if self.reads.ask_again {
+            point!(RoundAskedAgain);
+            self.ask_peers(cx);
+        }
+        if self.reads.waiting.is_empty() {
             return;
         }
-        if crate::mutant!("B3") && !self.raft.raft.commit_to_current_term() {
-            let waiting = std::mem::take(&mut self.reads.waiting);
-            let proven = |waiter| Proven { index: LogIndex(0), as_of: cx.now, waiter };
-            self.reads.proven.extend(waiting.into_iter().map(proven));
+        #[cfg(kv_mutants)]
+        if self.answers_without_a_round(cx) {
             return;
         }
         if !self.can_ask_round() {
@@ -188,24 +194,107 @@ impl Replica {
             point!(ReadHeldUntilCommit if !self.raft.raft.commit_to_current_term());
             return;
         }
-        let mut context = cx.unique.next_bytes();
-        if crate::mutant!("B2") {
-            context = vec![0; 16];
+        let waiters = std::mem::take(&mut self.reads.waiting);
+        if waiters.iter().any(|waiter| matches!(waiter, Waiter::Probe { .. })) {
+            // Who asked waits until it has applied what is proven, and may not have heard yet that it is decided.
+            self.raft.ping();
         }
+        if let Some(last) = self.reads.rounds.back_mut()
+            && mutant!("R1")
+        {
+            last.waiters.extend(waiters);
+            return;
+        }
+        let round = Round { number: cx.rounds.next(), began_at: cx.now, index: self.commit(), waiters };
         self.reads.term = self.term();
-        let waiting = std::mem::take(&mut self.reads.waiting);
-        let round = Round { began_at: cx.now, waiters: Vec::new() };
-        self.reads.rounds.entry(context.clone()).or_insert(round).waiters.extend(waiting);
-        self.raft.read_index(context);
+        self.reads.rounds.push_back(round);
+        self.ask_peers(cx);
+        // Alone it needs nobody.
+        self.settle_rounds();
+    }
+
+    /// Asks all other replicas in the round that is sent at the end of this turn. Whoever answers that one proves those before it
+    /// as well.
+    fn ask_peers<S: StateStore>(&mut self, cx: &mut Context<'_, S>) {
+        (self.reads.ask_again, self.reads.unanswered_ticks) = (false, 0);
+        let (shard, term) = (self.shard, self.term());
+        for (replica, node) in self.configuration.nodes.iter().filter(|(replica, _)| **replica != self.id) {
+            cx.rounds.ask(*node, ClaimedLeadership { shard, replica: *replica, term });
+        }
     }
 
     /// Whether reads wait that a round may be begun for. Before its first commit in its term a leader does not know what is
-    /// committed, and raft drops the question.
+    /// committed.
     pub(super) fn can_ask_round(&self) -> bool {
         self.leads()
             && !self.reads.waiting.is_empty()
             && self.reads.rounds.len() < ROUNDS_MAX
-            && (self.raft.raft.commit_to_current_term() || crate::mutant!("B4"))
+            && self.raft.raft.commit_to_current_term()
+    }
+
+    /// Whether this replica knows who asks as the leader that it claims to be, or why nobody honest would ask. In whatever state
+    /// it is: it counts wherever its vote does.
+    pub(crate) fn recognises(&self, from: NodeId, claimed: ClaimedLeadership) -> Result<bool, &'static str> {
+        if claimed.replica != self.id {
+            return Err("it is for another replica");
+        }
+        if self.replica_on(from).is_none() {
+            return Err("its sender is not the group's replica on that node");
+        }
+        let is_current = claimed.term == self.term() || mutant!("R2");
+        Ok(is_current && !self.is_quarantined())
+    }
+
+    /// The replica on another node recognised this one in a round: true if that proves anything that was not proven before.
+    pub(crate) fn recognised(&mut self, from: NodeId, number: u64) -> bool {
+        let Some(replica) = self.replica_on(from) else { return false };
+        if !self.leads() || self.term() != self.reads.term {
+            point!(RoundOfThePastProven);
+            return false;
+        }
+        let last = self.reads.recognised.entry(replica).or_default();
+        *last = number.max(*last);
+        if mutant!("R3") {
+            *last = self.reads.rounds.back().map_or(*last, |round| round.number);
+        }
+        self.settle_rounds()
+    }
+
+    /// Ends the rounds that a majority has answered; true if there are any. Their reads may be answered once the index is applied.
+    fn settle_rounds(&mut self) -> bool {
+        let mut has_proven = false;
+        while let Some(round) = self.reads.rounds.front() {
+            let recognised = &self.reads.recognised;
+            let is_proven = self.configuration.is_majority(|replica| {
+                replica == self.id || recognised.get(&replica).is_some_and(|last| *last >= round.number)
+            });
+            if !is_proven {
+                break;
+            }
+            has_proven = true;
+            let Some(Round { began_at: as_of, index, waiters, .. }) = self.reads.rounds.pop_front() else { break };
+            let acknowledged = self.proposals.acknowledged_up_to();
+            point!(ReadWaitedForAsync if acknowledged > index);
+            let index = index.max(acknowledged);
+            self.reads.proven.extend(waiters.into_iter().map(|waiter| Proven { index, as_of, waiter }));
+        }
+        has_proven
+    }
+
+    /// Planted: reads are answered without any proof (B1), before the first commit of the term (B3), or as raft's own lease
+    /// does (B5).
+    #[cfg(kv_mutants)]
+    fn answers_without_a_round<S: StateStore>(&mut self, cx: &Context<'_, S>) -> bool {
+        let has_committed = self.raft.raft.commit_to_current_term();
+        let index = match () {
+            () if mutant!("B1") => self.handed_out,
+            () if mutant!("B3") && !has_committed => LogIndex(0),
+            () if mutant!("B5") && has_committed => self.commit(),
+            () => return false,
+        };
+        let waiting = std::mem::take(&mut self.reads.waiting);
+        self.reads.proven.extend(waiting.into_iter().map(|waiter| Proven { index, as_of: cx.now, waiter }));
+        true
     }
 
     /// Moves the probe for reads of bounded age along: one under way, asked again if no answer came.

@@ -59,9 +59,6 @@ impl Replica {
     }
 
     fn take_ready<S: StateStore>(&mut self, mut ready: Ready, cx: &mut Context<'_, S>, pumped: &mut Pumped) {
-        for read in ready.take_read_states() {
-            self.reads.proven(&read.request_ctx, LogIndex(read.index), self.proposals.acknowledged_up_to());
-        }
         let at_once = self.own_messages(&ready.take_messages());
         for message in at_once {
             self.send_raft(message, cx, pumped);

@@ -4,8 +4,11 @@ use kv_core::{
     checkpoint::job::{FileDescription, MANIFEST_FILES_MAX, Manifest},
     error::Error,
     founding::FoundingMessage,
-    message::{CHUNK_BYTES_MAX, MARKS_TOLD_MAX, MarkDigest, MarkReport, PeerMessage},
-    types::{Digest, LogIndex, MapVersion, ShardId, Term},
+    message::{
+        CHUNK_BYTES_MAX, ClaimedLeadership, LEADERSHIPS_MAX, LeadershipRound, MARKS_TOLD_MAX, MarkDigest, MarkReport,
+        PeerMessage,
+    },
+    types::{Digest, LogIndex, MapVersion, ReplicaId, ShardId, Term},
 };
 use kv_proto::v1::{self, peer_message::Body};
 
@@ -37,6 +40,18 @@ pub(crate) fn message_to_wire(message: PeerMessage) -> v1::PeerMessage {
         PeerMessage::ReadProbeAnswer { probe, index, .. } => {
             Body::ReadProbeAnswer(v1::ReadProbeAnswer { number: probe, index: index.map(|index| index.0) })
         }
+        PeerMessage::LeadershipAsk { round, leaderships } => Body::LeadershipAsk(v1::LeadershipAsk {
+            run: round.run,
+            number: round.number,
+            shards: leaderships.iter().map(|claimed| claimed.shard.0).collect(),
+            replicas: leaderships.iter().map(|claimed| claimed.replica.0).collect(),
+            terms: leaderships.iter().map(|claimed| claimed.term.0).collect(),
+        }),
+        PeerMessage::LeadershipAnswer { round, shards } => Body::LeadershipAnswer(v1::LeadershipAnswer {
+            run: round.run,
+            number: round.number,
+            shards: shards.iter().map(|shard| shard.0).collect(),
+        }),
         PeerMessage::StateAsk { at_least, at_most, .. } => {
             Body::StateAsk(v1::StateAsk { at_least: at_least.0, at_most: at_most.0 })
         }
@@ -73,6 +88,14 @@ pub(crate) fn message_from_wire(message: v1::PeerMessage) -> Result<FromPeer, Er
         Body::ReadProbe(probe) => PeerMessage::ReadProbe { shard, probe: probe.number },
         Body::ReadProbeAnswer(answer) => {
             PeerMessage::ReadProbeAnswer { shard, probe: answer.number, index: answer.index.map(LogIndex) }
+        }
+        Body::LeadershipAsk(ask) => leadership_ask_from_wire(ask)?,
+        Body::LeadershipAnswer(answer) => {
+            if answer.shards.len() > LEADERSHIPS_MAX {
+                return Err(Error::invalid(format!("an answer about {} shards", answer.shards.len())));
+            }
+            let round = LeadershipRound { run: answer.run, number: answer.number };
+            PeerMessage::LeadershipAnswer { round, shards: answer.shards.into_iter().map(ShardId).collect() }
         }
         Body::StateAsk(ask) => {
             PeerMessage::StateAsk { shard, at_least: LogIndex(ask.at_least), at_most: LogIndex(ask.at_most) }
@@ -111,6 +134,22 @@ pub(crate) fn message_from_wire(message: v1::PeerMessage) -> Result<FromPeer, Er
         }
     };
     Ok(FromPeer::Node(message))
+}
+
+fn leadership_ask_from_wire(ask: v1::LeadershipAsk) -> Result<PeerMessage, Error> {
+    let v1::LeadershipAsk { run, number, shards, replicas, terms } = ask;
+    if shards.len() > LEADERSHIPS_MAX {
+        return Err(Error::invalid(format!("a question about {} shards", shards.len())));
+    }
+    if shards.len() != replicas.len() || shards.len() != terms.len() {
+        return Err(Error::invalid("a question about shards whose columns differ in length"));
+    }
+    let leaderships = shards.into_iter().zip(replicas).zip(terms).map(|((shard, replica), term)| ClaimedLeadership {
+        shard: ShardId(shard),
+        replica: ReplicaId(replica),
+        term: Term(term),
+    });
+    Ok(PeerMessage::LeadershipAsk { round: LeadershipRound { run, number }, leaderships: leaderships.collect() })
 }
 
 fn marks_to_wire(report: MarkReport) -> v1::MarkReport {

@@ -2036,7 +2036,7 @@ pub struct PeerMessage {
     /// What it says.
     #[prost(
         oneof = "peer_message::Body",
-        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14"
+        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16"
     )]
     pub body: ::core::option::Option<peer_message::Body>,
 }
@@ -2084,6 +2084,12 @@ pub mod peer_message {
         /// What a replica holds at marks.
         #[prost(message, tag = "14")]
         Marks(super::MarkReport),
+        /// Asks whether the sender still leads shards, which it names itself.
+        #[prost(message, tag = "15")]
+        LeadershipAsk(super::LeadershipAsk),
+        /// Answers a LeadershipAsk.
+        #[prost(message, tag = "16")]
+        LeadershipAnswer(super::LeadershipAnswer),
     }
 }
 /// A raft message, all its fields.
@@ -2128,7 +2134,7 @@ pub struct RaftMessage {
     /// Where the sender's log may agree.
     #[prost(uint64, tag = "13")]
     pub reject_hint: u64,
-    /// What raft carries beside: the kind of a campaign, the mark of a read round.
+    /// What raft carries beside: the kind of a campaign.
     #[prost(bytes = "bytes", tag = "14")]
     pub context: ::prost::bytes::Bytes,
     /// The sender's priority in an election.
@@ -2188,6 +2194,38 @@ pub struct SnapshotMark {
     /// The configuration at that index.
     #[prost(message, optional, tag = "3")]
     pub configuration: ::core::option::Option<Configuration>,
+}
+/// A node asks in one message about all shards whose leadership it needs proven; the columns have one row for each.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LeadershipAsk {
+    /// The random number of the sender's start, echoed in the answer.
+    #[prost(fixed64, tag = "1")]
+    pub run: u64,
+    /// The round, echoed in the answer; grows with each round of that start.
+    #[prost(uint64, tag = "2")]
+    pub number: u64,
+    /// The shards.
+    #[prost(uint64, repeated, tag = "3")]
+    pub shards: ::prost::alloc::vec::Vec<u64>,
+    /// For each, the replica that is asked.
+    #[prost(uint64, repeated, tag = "4")]
+    pub replicas: ::prost::alloc::vec::Vec<u64>,
+    /// For each, the term in which the sender leads.
+    #[prost(uint64, repeated, tag = "5")]
+    pub terms: ::prost::alloc::vec::Vec<u64>,
+}
+/// Answers a LeadershipAsk.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LeadershipAnswer {
+    /// As it was asked.
+    #[prost(fixed64, tag = "1")]
+    pub run: u64,
+    /// As it was asked.
+    #[prost(uint64, tag = "2")]
+    pub number: u64,
+    /// The shards whose replica here still has the term that was named.
+    #[prost(uint64, repeated, tag = "3")]
+    pub shards: ::prost::alloc::vec::Vec<u64>,
 }
 /// Asks the leader up to where a read that begins now must have applied.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

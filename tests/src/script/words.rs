@@ -1,7 +1,7 @@
 //! The trace: what nodes do, in words short enough to be read.
 //!
 //! `4@2` is the entry at index 4 of term 2, and the token of the writes in it; `n1@2` is node 1 speaking in term 2. Numbers
-//! that are only names (contexts of read rounds, streams, probes) are told as `r1`, `s1`, `p1`, in the order in which they
+//! that are only names (rounds of reads, streams, probes) are told as `r1`, `s1`, `p1`, in the order in which they
 //! first appear.
 
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use kv_core::{
     error::{Error, Outcome},
     io::{Answer, Notice},
     log::record::{EntryKind, LogBatch, LogEntry, Record},
-    message::{KEEP_STREAM, PeerMessage, RaftMessage, RaftMessageKind},
+    message::{KEEP_STREAM, LeadershipRound, PeerMessage, RaftMessage, RaftMessageKind},
     node::{AppliedEntry, ShardStatus},
     types::{NodeId, ReplicaId, RequestId, Revision, ShardId, Term, Token, Value},
 };
@@ -31,7 +31,7 @@ pub struct Words {
     pub heartbeats: bool,
     /// Term and vote that each node has on its disk.
     votes: BTreeMap<NodeId, (Term, ReplicaId)>,
-    rounds: Vec<Vec<u8>>,
+    rounds: Vec<LeadershipRound>,
     streams: Vec<u64>,
     probes: Vec<u64>,
 }
@@ -45,10 +45,16 @@ impl Words {
 
     /// A message; `None` if it is not told of.
     pub fn message(&mut self, from: NodeId, to: NodeId, message: &PeerMessage) -> Option<String> {
-        if message.shard() != Some(self.shard) {
-            return None;
-        }
         let (term, what) = match message {
+            PeerMessage::LeadershipAsk { round, leaderships } => {
+                let claimed = leaderships.iter().find(|claimed| claimed.shard == self.shard)?;
+                (format!("@{}", claimed.term), format!("do I lead? round {}", self.round(*round)))
+            }
+            PeerMessage::LeadershipAnswer { round, shards } => {
+                shards.contains(&self.shard).then_some(())?;
+                (String::new(), format!("you lead, round {}", self.round(*round)))
+            }
+            other if other.shard() != Some(self.shard) => return None,
             PeerMessage::Raft { message, .. } => (format!("@{}", message.term), self.raft(message)?),
             other => (String::new(), self.other(other)?),
         };
@@ -74,15 +80,8 @@ impl Words {
             RaftMessageKind::RequestPreVoteResponse => format!("would vote: {yes}"),
             RaftMessageKind::Snapshot => "snapshot".to_owned(),
             RaftMessageKind::TimeoutNow => "campaign now".to_owned(),
-            RaftMessageKind::Heartbeat | RaftMessageKind::HeartbeatResponse => {
-                let answer = if message.kind == RaftMessageKind::Heartbeat { "" } else { " heard" };
-                if message.context.is_empty() {
-                    self.heartbeats.then(|| format!("heartbeat{answer}"))?
-                } else {
-                    let round = name('r', &mut self.rounds, message.context.to_vec());
-                    format!("heartbeat{answer}, round {round}")
-                }
-            }
+            RaftMessageKind::Heartbeat => self.heartbeats.then(|| "heartbeat".to_owned())?,
+            RaftMessageKind::HeartbeatResponse => self.heartbeats.then(|| "heartbeat heard".to_owned())?,
         })
     }
 
@@ -128,6 +127,10 @@ impl Words {
 
     fn stream(&mut self, stream: u64) -> String {
         name('s', &mut self.streams, stream)
+    }
+
+    fn round(&mut self, round: LeadershipRound) -> String {
+        name('r', &mut self.rounds, round)
     }
 
     fn probe(&mut self, probe: u64) -> String {

@@ -9,7 +9,10 @@ use kv_core::{
     configuration::Configuration,
     founding::{FoundingMessage, FoundingRecord, FoundingRefusal, Member},
     log::record::{EntryKind, LogEntry},
-    message::{MARKS_TOLD_MAX, MarkDigest, MarkReport, PeerMessage, RaftMessage, RaftMessageKind, SnapshotMark},
+    message::{
+        ClaimedLeadership, LeadershipRound, MARKS_TOLD_MAX, MarkDigest, MarkReport, PeerMessage, RaftMessage,
+        RaftMessageKind, SnapshotMark,
+    },
     shard_map::NodeDescription,
     types::{Digest, Durability, Incarnation, LogIndex, MapVersion, NodeId, ReplicaId, ShardId, Term},
 };
@@ -19,7 +22,7 @@ use prost::Message as _;
 use super::super::{FromPeer, founding_to_wire, message_from_wire, message_to_wire};
 
 /// Kinds of [`PeerMessage`].
-pub(super) const KINDS: usize = 12;
+pub(super) const KINDS: usize = 14;
 
 /// The number of a message's kind, below [`KINDS`]. A new kind does not compile here, to be added to [`message`] too.
 fn number(message: &PeerMessage) -> usize {
@@ -36,6 +39,8 @@ fn number(message: &PeerMessage) -> usize {
         PeerMessage::MapTell(_) => 9,
         PeerMessage::DescribeNode(_) => 10,
         PeerMessage::Marks { .. } => 11,
+        PeerMessage::LeadershipAsk { .. } => 12,
+        PeerMessage::LeadershipAnswer { .. } => 13,
     }
 }
 
@@ -67,6 +72,10 @@ const RAFT_KINDS: [RaftMessageKind; 10] = [
     RaftMessageKind::HeartbeatResponse,
     RaftMessageKind::TimeoutNow,
 ];
+
+fn round(random: &mut Rng) -> LeadershipRound {
+    LeadershipRound { run: random.u64(..), number: number_of(random) }
+}
 
 /// A message of a kind, every field drawn.
 pub(super) fn message(kind: usize, random: &mut Rng) -> PeerMessage {
@@ -114,7 +123,20 @@ pub(super) fn message(kind: usize, random: &mut Rng) -> PeerMessage {
             zone: text(random),
             weight: random.u32(..),
         }),
-        _ => PeerMessage::Marks { shard, report: report(random) },
+        11 => PeerMessage::Marks { shard, report: report(random) },
+        12 => {
+            let claimed = |random: &mut Rng| ClaimedLeadership {
+                shard: ShardId(number_of(random)),
+                replica: ReplicaId(number_of(random)),
+                term: Term(number_of(random)),
+            };
+            let leaderships = (0..random.usize(..4)).map(|_| claimed(random)).collect();
+            PeerMessage::LeadershipAsk { round: round(random), leaderships }
+        }
+        _ => {
+            let shards = (0..random.usize(..4)).map(|_| ShardId(number_of(random))).collect();
+            PeerMessage::LeadershipAnswer { round: round(random), shards }
+        }
     }
 }
 

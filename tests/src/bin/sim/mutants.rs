@@ -18,13 +18,13 @@ const CPU_SECS_MAX: u64 = 60;
 /// Seeds that the control runs without a bug.
 const CONTROL_RUNS: u64 = 5;
 
-/// The planted bugs: `mutant!` marks the places in kv-core. Those with a B are of the catalogue, those with an A, an S
-/// or an M are against promises that only this store makes.
+/// The planted bugs: `mutant!` marks the places in kv-core. Those with a B are of the catalogue, those with an A, an S,
+/// an R or an M are against promises that only this store makes.
 const BUGS: &[(&str, &str)] = &[
     ("B1", "a leader reads its own state without proof that it still leads"),
-    ("B2", "a ReadIndex context is used twice"),
+    ("B2", "the number of a round of reads is used twice"),
     ("B3", "a new leader answers reads before it has committed in its term"),
-    ("B4", "a new leader's read is dropped by raft, and whoever waits for it hangs"),
+    ("B4", "a round of reads whose answers are lost is never asked again, and whoever waits for it hangs"),
     ("B5", "reads are answered on a lease that is measured in ticks"),
     ("B6", "a follower answers a read before it has applied up to the index that it asked for"),
     ("B7", "a bounded read is answered at the start, before the log is replayed"),
@@ -63,6 +63,9 @@ const BUGS: &[(&str, &str)] = &[
     ("S3", "the arcs of two shards overlap by one position"),
     ("S4", "a node stops again and again though its disk is in order"),
     ("S5", "a shard takes no writes while any of its replicas is away"),
+    ("R1", "a read joins a round that began before it came"),
+    ("R2", "a replica whose term is newer still recognises the leader of an older one"),
+    ("R3", "an answer to an earlier round of reads counts for the one under way"),
     ("M1", "a checkpoint that no majority holds is given to others"),
     ("M2", "a replica throws its state away because one other differs"),
     ("M3", "a replica keeps a state that a majority contradicts"),
