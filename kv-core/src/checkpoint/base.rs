@@ -17,7 +17,7 @@ use bytes::Bytes;
 use crate::{
     checkpoint::{
         chain::{ChainFile, names},
-        context::{Context, Failure, Progress, ReplicaFiles, Slice, Step},
+        context::{Context, Failure, Progress, ReplicaFiles, Step},
         format::Kind,
         merge::Merge,
         reader::Damaged,
@@ -140,7 +140,7 @@ impl BaseTask {
 
     fn records<F: FileDisk, S>(&mut self, cx: &mut Context<F, S>, step: &mut Step) -> Result<(), Failure> {
         let Phase::Records(merge, writer) = &mut self.phase else { return Ok(()) };
-        let mut slice = Slice::default();
+        let mut slice = cx.slice();
         let mut records: Vec<(Bytes, Option<Bytes>)> = Vec::new();
         let is_end = merge.slice_with_tombstones(&mut cx.files, &mut slice, &mut records)?;
         for (key, value) in &records {

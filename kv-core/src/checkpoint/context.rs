@@ -38,15 +38,27 @@ pub struct Step {
 }
 
 /// How much of a step's bound is used.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Slice {
+    records_max: usize,
     pub(super) records: usize,
     pub(super) bytes: usize,
 }
 
+impl Default for Slice {
+    fn default() -> Self {
+        Self { records_max: SLICE_RECORDS_MAX, records: 0, bytes: 0 }
+    }
+}
+
 impl Slice {
     pub(super) fn is_full(&self) -> bool {
-        self.records >= SLICE_RECORDS_MAX || self.bytes >= SLICE_BYTES_MAX
+        self.records >= self.records_max || self.bytes >= SLICE_BYTES_MAX
+    }
+
+    /// How many more records it has room for.
+    pub(super) fn records_left(&self) -> usize {
+        self.records_max.saturating_sub(self.records)
     }
 
     pub(super) fn count(&mut self, key: &Bytes, value: Option<&Bytes>) {
@@ -129,10 +141,19 @@ impl ReplicaFiles {
 
 /// Disks, and what is known of what they hold.
 pub(super) struct Context<F, S> {
+    /// Most records that one step handles: [`SLICE_RECORDS_MAX`], or fewer in simulations.
+    pub(super) slice_records_max: usize,
     pub(super) files: F,
     pub(super) store: S,
     pub(super) replicas: BTreeMap<ReplicaId, ReplicaFiles>,
     pub(super) offers: Offers,
     pub(super) stagings: BTreeMap<(ReplicaId, StagingId), Staging>,
     pub(super) scrubs: BTreeMap<ReplicaId, Scrub>,
+}
+
+impl<F, S> Context<F, S> {
+    /// The bound of a step that begins.
+    pub(super) fn slice(&self) -> Slice {
+        Slice { records_max: self.slice_records_max, ..Slice::default() }
+    }
 }

@@ -13,7 +13,7 @@ use crate::{
     checkpoint::{
         chain::{Chain, chains, directory, set_directory, sets, staging_directory, staging_name, sync_names},
         confirmed::{confirmed_name, read_confirmed},
-        context::{Context, Failure, Progress, ReplicaFiles, Slice, Step},
+        context::{Context, Failure, Progress, ReplicaFiles, Step},
         job::CheckpointEvent,
         merge::Merge,
         reader::{Damaged, FileReader},
@@ -220,7 +220,7 @@ impl LoadTask {
 
     fn prove<F: FileDisk, S>(&mut self, cx: &mut Context<F, S>, step: &mut Step) -> Result<(), Failure> {
         let Phase::Prove(merge) = &mut self.phase else { return Ok(()) };
-        let mut slice = Slice::default();
+        let mut slice = cx.slice();
         let is_end = merge.slice(&mut cx.files, &mut slice, &mut Vec::new())?;
         slice.report(step);
         if is_end {
@@ -260,7 +260,7 @@ impl LoadTask {
             *reader = Some(Box::new(FileReader::open(&mut cx.files, &directory, &file.description.name)?));
         }
         let open = reader.as_mut().expect("it was opened above");
-        let mut slice = Slice::default();
+        let mut slice = cx.slice();
         let mut changes = Vec::new();
         while !slice.is_full() {
             let Some((key, value)) = open.advance(&mut cx.files)? else { break };
@@ -284,7 +284,7 @@ impl LoadTask {
             *merge = Some(Merge::open(&mut cx.files, &directory, &self.chain.names())?);
             return Ok(());
         };
-        let mut slice = Slice::default();
+        let mut slice = cx.slice();
         let mut live: Vec<(Bytes, Bytes)> = Vec::new();
         let is_end = merge.slice(&mut cx.files, &mut slice, &mut live)?;
         let changes: Vec<_> = live.into_iter().map(|(key, value)| (key, Some(value))).collect();
@@ -299,7 +299,7 @@ impl LoadTask {
 
     fn scan<F, S: StateStore>(&mut self, cx: &mut Context<F, S>, step: &mut Step) -> Result<(), Failure> {
         let Phase::Scan(scan) = &mut self.phase else { return Ok(()) };
-        let mut slice = Slice::default();
+        let mut slice = cx.slice();
         let is_end = scan.slice(&cx.store, self.wanted.replica, &mut slice)?;
         slice.report(step);
         if is_end {

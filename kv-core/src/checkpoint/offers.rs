@@ -52,11 +52,19 @@ pub(super) struct Rotten {
 const HASH_BYTES: u64 = 16;
 
 /// All offers.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Offers {
+    /// Most bytes that are read in one piece.
+    pub(super) chunk_bytes_max: usize,
     offers: BTreeMap<u64, Offer>,
     /// Files that are no longer needed but by an offer.
     doomed: BTreeSet<String>,
+}
+
+impl Default for Offers {
+    fn default() -> Self {
+        Self { chunk_bytes_max: CHUNK_BYTES_MAX, offers: BTreeMap::new(), doomed: BTreeSet::new() }
+    }
 }
 
 impl Offers {
@@ -98,7 +106,9 @@ impl Offers {
         file: u32,
         offset: u64,
     ) -> (CheckpointEvent, Option<Rotten>) {
-        let read = self.offers.get_mut(&stream).and_then(|offer| offer.read(files, file, offset));
+        let chunk_bytes_max = self.chunk_bytes_max;
+        let offer = self.offers.get_mut(&stream);
+        let read = offer.and_then(|offer| offer.read(files, (file, offset), chunk_bytes_max));
         let (bytes, rotten) = read.unwrap_or_default();
         (CheckpointEvent::PieceRead { stream, file, offset, bytes }, rotten)
     }
@@ -135,13 +145,18 @@ impl Offers {
 
 impl Offer {
     /// A piece of a file, and what is wrong with the file if that shows by this piece; `None` if there is no such file.
-    fn read<F: FileDisk>(&mut self, files: &mut F, file: u32, offset: u64) -> Option<(Bytes, Option<Rotten>)> {
+    fn read<F: FileDisk>(
+        &mut self,
+        files: &mut F,
+        (file, offset): (u32, u64),
+        bytes_max: usize,
+    ) -> Option<(Bytes, Option<Rotten>)> {
         let path = self.paths.get(file as usize)?;
         let rotten = |what: &str| {
             let reason = format!("{path} {what}");
             Some(Rotten { shard: self.shard, replica: self.replica, reason })
         };
-        let (Ok(Some(size)), Ok(bytes)) = (files.size(path), files.read(path, offset, CHUNK_BYTES_MAX)) else {
+        let (Ok(Some(size)), Ok(bytes)) = (files.size(path), files.read(path, offset, bytes_max)) else {
             return Some((Bytes::new(), rotten("was offered and can't be read")));
         };
         if offset == 0 {

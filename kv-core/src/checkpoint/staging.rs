@@ -17,7 +17,7 @@ use crate::{
     checkpoint::{
         chain::{chains, staging_directory},
         confirmed::note_confirmed,
-        context::{Context, Failure, Progress, SLICE_BYTES_MAX, Slice, Step},
+        context::{Context, Failure, Progress, SLICE_BYTES_MAX, Step},
         format::{HASH_BYTES, Kind},
         job::{CheckpointEvent, MANIFEST_FILES_MAX, Manifest},
         merge::Merge,
@@ -296,7 +296,7 @@ impl VerifyTask {
                 }
             },
             Phase::Prove(merge) => {
-                let mut slice = Slice::default();
+                let mut slice = cx.slice();
                 let is_end = merge.slice(&mut cx.files, &mut slice, &mut Vec::new())?;
                 slice.report(step);
                 if is_end {

@@ -59,8 +59,9 @@ impl Scan {
         replica: ReplicaId,
         slice: &mut Slice,
     ) -> Result<bool, StoreError> {
-        let records = store.range(replica, &self.from, self.count_max)?;
-        let is_end = records.len() < self.count_max;
+        let count = self.count_max.min(slice.records_left());
+        let records = store.range(replica, &self.from, count)?;
+        let is_end = records.len() < count;
         for (key, value) in records {
             if key[..] < self.from[..] {
                 return Err(StoreError("keys come out of order".to_owned()));

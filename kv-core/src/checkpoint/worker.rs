@@ -16,7 +16,7 @@ use crate::{
         base::{self, BaseTask, FILES_MAX},
         chain::{directory, set_directory, sets},
         confirmed::note_confirmed,
-        context::{Context, Failure, Progress, ReplicaFiles, Step},
+        context::{Context, Failure, Progress, ReplicaFiles, SLICE_RECORDS_MAX, Step},
         job::{CheckpointEvent, CheckpointJob},
         load::{LoadTask, Wanted},
         offers::{Offers, Rotten},
@@ -75,6 +75,7 @@ impl<F: FileDisk, S: StateStore> Worker<F, S> {
         let replicas = BTreeMap::new();
         Self {
             cx: Context {
+                slice_records_max: SLICE_RECORDS_MAX,
                 files,
                 store,
                 replicas,
@@ -95,6 +96,21 @@ impl<F: FileDisk, S: StateStore> Worker<F, S> {
             scrub_waited: 0,
             is_stopped: false,
         }
+    }
+
+    /// Reads files for peers in pieces of at most so many bytes. [`CHUNK_BYTES_MAX`](crate::message::CHUNK_BYTES_MAX) of them
+    /// everywhere but in simulations, whose files would be one piece each.
+    #[must_use]
+    pub fn with_chunks_of(mut self, bytes_max: usize) -> Self {
+        self.cx.offers.chunk_bytes_max = bytes_max.clamp(1, crate::message::CHUNK_BYTES_MAX);
+        self
+    }
+
+    /// Handles at most so many records in one step, [`SLICE_RECORDS_MAX`] everywhere but in simulations, which have few.
+    #[must_use]
+    pub fn with_slices_of(mut self, records_max: usize) -> Self {
+        self.cx.slice_records_max = records_max.clamp(1, SLICE_RECORDS_MAX);
+        self
     }
 
     /// Takes a job; [`Worker::step`] works on it.

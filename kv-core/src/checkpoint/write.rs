@@ -127,7 +127,7 @@ impl WriteTask {
     fn records<F: FileDisk, S: StateStore>(&mut self, cx: &mut Context<F, S>, step: &mut Step) -> Result<(), Failure> {
         let Phase::Records { writer, sum, done } = &mut self.phase else { return Ok(()) };
         let is_base = cx.replicas.get(&self.replica).is_some_and(|known| known.files.is_empty());
-        let mut slice = Slice::default();
+        let mut slice = cx.slice();
         let mut is_end = true;
         for number in &self.order[*done..] {
             if slice.is_full() {
@@ -171,7 +171,7 @@ impl WriteTask {
 
     fn insert<F, S: StateStore>(&mut self, cx: &mut Context<F, S>, step: &mut Step) -> Result<Progress, Failure> {
         let Phase::Insert { done } = &mut self.phase else { return Ok(Progress::Done) };
-        let mut slice = Slice::default();
+        let mut slice = cx.slice();
         let mut changes = Vec::new();
         for number in &self.order[*done..] {
             if slice.is_full() {

@@ -249,7 +249,7 @@ impl Proposals {
         let (open, floor) = unapplied.map_or((0, Sequence(0)), |(open, floor)| (open.len(), *floor));
         let twice = unapplied.is_some_and(|(open, _)| open.contains_key(&stamp.sequence));
         point!(AsyncWaitedForTwo if twice || stamp.sequence < floor);
-        let is_full = session.open() + open >= sessions::SESSION_OPEN_MAX;
+        let is_full = session.open() + open >= state.session_bounds().open_max;
         point!(AsyncWaitedForAFullSession if is_full);
         !twice && stamp.sequence >= floor && !is_full
     }

@@ -12,15 +12,28 @@ use crate::types::Sequence;
 pub const WINDOW_MAX: usize = 1_024;
 
 /// A session's open sequences.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Window {
+    count_max: usize,
     /// Sequences below `closed + 1` are closed; that is the floor.
     closed: u64,
     /// Whether each sequence from the floor on is open; the first always is.
     open: VecDeque<bool>,
 }
 
+impl Default for Window {
+    fn default() -> Self {
+        Self::of(WINDOW_MAX)
+    }
+}
+
 impl Window {
+    /// A window of so many sequences: [`WINDOW_MAX`] everywhere but in simulations, whose shards may remember fewer.
+    #[must_use]
+    pub fn of(count_max: usize) -> Self {
+        Self { count_max, closed: 0, open: VecDeque::new() }
+    }
+
     /// Takes the next sequence; `None` if there is no room.
     #[must_use]
     pub fn take(&mut self) -> Option<Sequence> {
@@ -52,7 +65,7 @@ impl Window {
     /// Whether a further write has to wait.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.open.len() >= WINDOW_MAX
+        self.open.len() >= self.count_max
     }
 }
 

@@ -37,11 +37,20 @@ pub struct SessionBounds {
     pub sessions_max: usize,
     /// Most encoded bytes of all of them.
     pub bytes_max: usize,
+    /// Most writes that one may have open.
+    pub open_max: usize,
+    /// Most encoded bytes of one outcome; at most [`OUTCOME_BYTES_MAX`].
+    pub outcome_bytes_max: usize,
 }
 
 impl Default for SessionBounds {
     fn default() -> Self {
-        Self { sessions_max: SESSIONS_MAX, bytes_max: SESSION_BYTES_MAX }
+        Self {
+            sessions_max: SESSIONS_MAX,
+            bytes_max: SESSION_BYTES_MAX,
+            open_max: SESSION_OPEN_MAX,
+            outcome_bytes_max: OUTCOME_BYTES_MAX,
+        }
     }
 }
 
@@ -174,8 +183,8 @@ impl Session {
         }
     }
 
-    fn remember(&mut self, sequence: Sequence, mut outcome: Remembered) {
-        if outcome.bytes() > OUTCOME_BYTES_MAX {
+    fn remember(&mut self, sequence: Sequence, mut outcome: Remembered, outcome_bytes_max: usize) {
+        if outcome.bytes() > outcome_bytes_max {
             point!(OutcomeCut);
             outcome.drop_entry();
         }
@@ -206,8 +215,7 @@ pub(super) struct Sessions {
     /// Those that remember previous entries, and some that did.
     with_entries: BTreeMap<LastApplied, SessionId>,
     bytes: usize,
-    bytes_max: usize,
-    count_max: usize,
+    bounds: SessionBounds,
     changed: BTreeSet<SessionId>,
     gone: BTreeSet<SessionId>,
     #[cfg(kv_mutants)]
@@ -228,20 +236,19 @@ struct Kept {
 
 impl Default for Sessions {
     fn default() -> Self {
-        Self::with_bounds(SESSIONS_MAX, SESSION_BYTES_MAX)
+        Self::with_bounds(SessionBounds::default())
     }
 }
 
 impl Sessions {
     /// Smaller bounds are for tests.
-    pub(super) fn with_bounds(count_max: usize, bytes_max: usize) -> Self {
+    pub(super) fn with_bounds(bounds: SessionBounds) -> Self {
         Self {
             sessions: BTreeMap::new(),
             by_use: BTreeMap::new(),
             with_entries: BTreeMap::new(),
             bytes: 0,
-            bytes_max,
-            count_max,
+            bounds,
             changed: BTreeSet::new(),
             gone: BTreeSet::new(),
             #[cfg(kv_mutants)]
@@ -263,11 +270,11 @@ impl Sessions {
     }
 
     pub(super) fn bounds(&self) -> SessionBounds {
-        SessionBounds { sessions_max: self.count_max, bytes_max: self.bytes_max }
+        self.bounds
     }
 
     pub(super) fn set_bounds(&mut self, bounds: SessionBounds) {
-        (self.count_max, self.bytes_max) = (bounds.sessions_max, bounds.bytes_max);
+        self.bounds = bounds;
     }
 
     pub(super) fn get(&self, id: SessionId) -> Option<&Session> {
@@ -314,7 +321,7 @@ impl Sessions {
         } else if stamp.sequence < session.floor {
             point!(SessionFinished);
             Some(CommandOutcome::Finished)
-        } else if session.open() >= SESSION_OPEN_MAX {
+        } else if session.open() >= self.bounds.open_max {
             point!(SessionFull);
             Some(CommandOutcome::SessionFull)
         } else {
@@ -339,7 +346,7 @@ impl Sessions {
     pub(super) fn remember(&mut self, stamp: SessionStamp, outcome: Remembered) {
         let kept = self.sessions.get_mut(&stamp.session).expect("a write runs only in a session that is known");
         self.bytes -= kept.session.bytes;
-        kept.session.remember(stamp.sequence, outcome);
+        kept.session.remember(stamp.sequence, outcome, self.bounds.outcome_bytes_max);
         self.bytes += kept.session.bytes;
         if kept.session.entries > 0 && kept.with_entries.is_none() {
             kept.with_entries = Some(kept.session.last_applied);
@@ -361,10 +368,10 @@ impl Sessions {
     }
 
     fn keep_bounds(&mut self) {
-        while self.sessions.len() > self.count_max {
+        while self.sessions.len() > self.bounds.sessions_max {
             self.evict();
         }
-        while self.bytes > self.bytes_max {
+        while self.bytes > self.bounds.bytes_max {
             let Some(id) = self.least_used_with_entries() else {
                 self.evict();
                 continue;

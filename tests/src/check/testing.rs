@@ -1,7 +1,7 @@
 //! What the checkers' tests share: short ways to write facts, and a clock that counts them.
 
 use kv_core::{
-    state::sessions::{SESSION_BYTES_MAX, SESSIONS_MAX, SessionBounds},
+    state::sessions::{OUTCOME_BYTES_MAX, SESSION_BYTES_MAX, SESSION_OPEN_MAX, SESSIONS_MAX, SessionBounds},
     types::{LogIndex, NodeId, ReplicaId, ShardId, Term},
 };
 
@@ -11,12 +11,19 @@ use super::{
 };
 use crate::history::Moment;
 
+pub(super) const SESSIONS: SessionBounds = SessionBounds {
+    sessions_max: SESSIONS_MAX,
+    bytes_max: SESSION_BYTES_MAX,
+    open_max: SESSION_OPEN_MAX,
+    outcome_bytes_max: OUTCOME_BYTES_MAX,
+};
+
 /// The bounds of production.
 pub(super) const BOUNDS: Bounds = Bounds {
     undecided_micros_max: 100_000,
     undecided_commands_max: 1_000,
     undecided_bytes_max: 1024 * 1024,
-    sessions: SessionBounds { sessions_max: SESSIONS_MAX, bytes_max: SESSION_BYTES_MAX },
+    sessions: SESSIONS,
 };
 
 /// The replica of shard 1 on this node; its id is the node's.

@@ -10,7 +10,7 @@ use kv_core::{
     command::SessionStamp,
     error::{Error, ErrorKind},
     io::Operation,
-    router::{Attempt, Destination, Last, OperationKind, Router},
+    router::{Attempt, Destination, Last, OperationKind, Router, Window},
     types::{SessionId, ShardId, Time},
 };
 
@@ -24,6 +24,8 @@ use crate::history;
 const OPENING_MICROS_MAX: u64 = 5_000_000;
 /// How long a client waits for a map until it looks again, in microseconds.
 const MAP_MICROS: u64 = 20_000;
+/// How long a client waits for room in a session until it looks again, in microseconds.
+const ROOM_MICROS: u64 = 5_000;
 
 /// A client's session with one shard.
 #[derive(Debug, Default)]
@@ -67,8 +69,10 @@ impl World {
             }
             return;
         };
-        let window = here.windows.entry((shard, id)).or_default();
-        let sequence = window.take().expect("a client opens fewer operations than a window holds");
+        // Of as many as a shard remembers, as in production.
+        let open_max = self.plan.settings.session_bounds.open_max;
+        let window = here.windows.entry((shard, id)).or_insert_with(|| Window::of(open_max));
+        let Some(sequence) = window.take() else { return self.await_room(client, number) };
         let open = here.open.get_mut(&number).expect("the caller has just seen it open");
         if let Operation::Write { write, .. } = &mut open.operation {
             write.session = Some(SessionStamp { session: id, sequence, floor: sequence });
@@ -76,6 +80,27 @@ impl World {
         let recorded = open.recorded.expect("a write is recorded");
         self.judge.history.stamp(recorded, history::Stamp { shard, session: id, sequence });
         self.go_on(client, number, Last::Nothing);
+    }
+
+    /// The oldest open write of the session holds its floor, and the shard remembers no more above that.
+    fn await_room(&mut self, client: usize, number: u64) {
+        let now = self.now;
+        self.trace.tell(now, || format!("c{client} waits for room in a session"));
+        let open = self.clients[client].open.get_mut(&number).expect("the caller has just seen it open");
+        if now + ROOM_MICROS < open.deadline {
+            // It is looked for a shard, and for a session there, from the beginning.
+            open.shard = None;
+            if let Operation::Write { write, .. } = &mut open.operation {
+                write.session = None;
+            }
+            open.wakes += 1;
+            let wake = open.wakes;
+            return self.queue.push(now + ROOM_MICROS, Event::Wake { client, operation: number, wake });
+        }
+        let open = self.clients[client].close(number);
+        let error =
+            Error::not_applied(ErrorKind::Overloaded, "too many writes are under way and the oldest is not done");
+        self.failed(client, &open, &error);
     }
 
     pub(super) fn session_opened(&mut self, client: usize, shard: ShardId, id: SessionId) {

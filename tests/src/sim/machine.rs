@@ -300,7 +300,9 @@ impl Machine {
         let mut node =
             Node::open(opening, self.store.clone(), outputs).map_err(|error| StartError::Corrupt(error.to_string()))?;
         node.watch_applied();
-        let worker = Worker::new(self.disk.files(), self.store.clone());
+        let worker = Worker::new(self.disk.files(), self.store.clone())
+            .with_chunks_of(plan.chunk_bytes_max)
+            .with_slices_of(plan.slice_records_max);
         self.process = Some(Process {
             node,
             log,

@@ -66,6 +66,10 @@ pub struct Plan {
     pub segment_bytes: u64,
     /// Past half of this the log asks for checkpoints that let it recycle segments.
     pub log_bytes_max: u64,
+    /// Bytes of a checkpoint's file that are sent in one piece.
+    pub chunk_bytes_max: usize,
+    /// Records that the checkpoint thread handles in one step.
+    pub slice_records_max: usize,
     /// What things cost.
     pub costs: Costs,
     /// What the network does.

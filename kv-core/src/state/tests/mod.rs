@@ -72,6 +72,11 @@ struct Replica {
     bounds: Sessions,
 }
 
+/// So many sessions and bytes of them.
+fn bounds(sessions_max: usize, bytes_max: usize) -> SessionBounds {
+    SessionBounds { sessions_max, bytes_max, ..SessionBounds::default() }
+}
+
 impl Replica {
     fn new(arc: Option<Arc>) -> Self {
         Self::with_bounds(arc, Sessions::default())

@@ -10,7 +10,7 @@ proptest! {
     #[test]
     fn histories_of_freezing_and_loading_do_not_show(steps in steps(), other in prop::collection::vec(0_u8..8, 60)) {
         // So small that sessions shrink and go all the time.
-        let bounds = Sessions::with_bounds(3, 200);
+        let bounds = Sessions::with_bounds(bounds(3, 200));
         let mut one = Replica::with_bounds(Some(HALF), bounds.clone());
         let mut two = Replica::with_bounds(Some(HALF), bounds);
         let mut term = Term(1);

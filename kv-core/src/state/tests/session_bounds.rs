@@ -77,7 +77,7 @@ fn a_large_previous_entry_is_returned_but_not_remembered() {
 #[test]
 fn previous_entries_of_the_least_recent_go_first_then_whole_sessions() {
     // Three sessions of 33 bytes; an outcome has 17, with a previous entry of 8 bytes 37.
-    let mut replica = Replica::with_bounds(Some(WHOLE), Sessions::with_bounds(10, 3 * 33 + 3 * 37));
+    let mut replica = Replica::with_bounds(Some(WHOLE), Sessions::with_bounds(bounds(10, 3 * 33 + 3 * 37)));
     let open = [Command::OpenSession, Command::OpenSession, Command::OpenSession];
     replica.apply(Term(1), &[Command::Write(put(0, b"12345678"))]);
     replica.apply(Term(1), &open);
@@ -107,7 +107,7 @@ fn previous_entries_of_the_least_recent_go_first_then_whole_sessions() {
 
 #[test]
 fn past_the_count_the_least_recently_used_goes() {
-    let mut replica = Replica::with_bounds(Some(WHOLE), Sessions::with_bounds(2, 1 << 20));
+    let mut replica = Replica::with_bounds(Some(WHOLE), Sessions::with_bounds(bounds(2, 1 << 20)));
     replica.apply(Term(1), &[Command::OpenSession, Command::OpenSession, in_session(1, 1, b"x"), Command::OpenSession]);
     assert!(replica.state.session(SessionId(1)).is_some());
     assert!(replica.state.session(SessionId(2)).is_none());

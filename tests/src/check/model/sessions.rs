@@ -11,11 +11,6 @@ use kv_core::{
     types::{LogIndex, Revision, Sequence, SessionId},
 };
 
-/// Most writes that a session may have open.
-const OPEN_MAX: usize = 1_024;
-/// Most bytes of one outcome; of a larger one the previous entry is not remembered.
-const OUTCOME_BYTES_MAX: usize = 4_096;
-
 /// A session's record: its key, then index, position, floor and the count of outcomes.
 const SESSION_BYTES: usize = (1 + 8) + 8 + 4 + 8 + 4;
 /// An outcome in it: sequence, tag, revision.
@@ -89,7 +84,7 @@ impl Sessions {
         if stamp.sequence < session.floor {
             return Answered::Already(CommandOutcome::Finished);
         }
-        if session.outcomes.len() >= OPEN_MAX {
+        if session.outcomes.len() >= self.bounds.open_max {
             return Answered::Already(CommandOutcome::SessionFull);
         }
         Answered::NotYet
@@ -98,7 +93,7 @@ impl Sessions {
     /// A write of a session was run.
     pub(super) fn remember(&mut self, stamp: SessionStamp, outcome: &CommandOutcome) {
         let mut outcome = outcome.clone();
-        if bytes_of(&outcome) > OUTCOME_BYTES_MAX {
+        if bytes_of(&outcome) > self.bounds.outcome_bytes_max {
             drop_entry(&mut outcome);
         }
         self.bytes += bytes_of(&outcome);

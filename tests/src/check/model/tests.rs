@@ -4,19 +4,14 @@ use kv_core::{
     command::{Action, Command, CommandOutcome, Condition, Previous, SessionStamp, Write},
     founding::configuration,
     shard_map::{Arc, ReplicaPlace, ShardRow},
-    state::{
-        ShardState, Tree,
-        record::StateHeader,
-        sessions::{SESSION_BYTES_MAX, SESSIONS_MAX},
-    },
+    state::{ShardState, Tree, record::StateHeader},
     types::{Entry, Epoch, Key, NodeId, Position, ReplicaId, Revision, Sequence, SessionId, Term, Value},
 };
 
-use super::super::testing::{applied, judge, place};
+use super::super::testing::{SESSIONS as BOUNDS, applied, judge, place};
 use super::*;
 use crate::disk::MemoryStore;
 
-const BOUNDS: SessionBounds = SessionBounds { sessions_max: SESSIONS_MAX, bytes_max: SESSION_BYTES_MAX };
 const SHARD: ShardId = ShardId(1);
 
 fn row() -> ShardRow {
@@ -130,6 +125,8 @@ fn the_core_comes_to_what_the_model_comes_to() {
         SessionBounds { sessions_max: 2, ..BOUNDS },
         SessionBounds { bytes_max: 1_000, ..BOUNDS },
         SessionBounds { bytes_max: 400, ..BOUNDS },
+        SessionBounds { open_max: 3, ..BOUNDS },
+        SessionBounds { outcome_bytes_max: 100, ..BOUNDS },
     ] {
         let told = told_by_the_core(bounds);
         assert_eq!(verdict_within(bounds, &facts(&told)), Ok(()), "{bounds:?}");

@@ -42,13 +42,21 @@ impl Clients {
     }
 }
 
-/// Small bounds on what shards remember of sessions, for a third of the seeds: the same for all nodes.
-pub(super) fn draw_session_bounds(seed: u64, settings: Settings) -> Settings {
+/// Small bounds on what shards remember of sessions, for a third of the seeds, and of one session, for a fifth: the same for all
+/// nodes. How many writes a session may have open is also what a client has open in one, as in production.
+pub(super) fn draw_session_bounds(seed: u64, mut settings: Settings) -> Settings {
+    let mut sizes = Rng::with_seed(mix(seed, "session sizes"));
+    if sizes.u32(..5) == 0 {
+        let bounds = &mut settings.session_bounds;
+        bounds.open_max = sizes.usize(2..=16);
+        bounds.outcome_bytes_max = [40, 150, 1_000][sizes.usize(..3)];
+    }
     let mut rng = Rng::with_seed(mix(seed, "session bounds"));
     if rng.u32(..3) > 0 {
         return settings;
     }
     let sessions_max = rng.usize(1..=8);
     let bytes_max = [300, 2_000, 64 * 1024][rng.usize(..3)];
-    Settings { session_bounds: SessionBounds { sessions_max, bytes_max }, ..settings }
+    let session_bounds = SessionBounds { sessions_max, bytes_max, ..settings.session_bounds };
+    Settings { session_bounds, ..settings }
 }

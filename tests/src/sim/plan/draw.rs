@@ -3,7 +3,7 @@
 //! A change here gives every seed another meaning. What is new is better drawn from a stream of its own.
 
 use fastrand::Rng;
-use kv_core::{inbox::Limits, settings::Settings};
+use kv_core::{checkpoint::SLICE_RECORDS_MAX, inbox::Limits, message::CHUNK_BYTES_MAX, settings::Settings};
 
 use super::{
     super::storms::Storms, Clients, Costs, Divergences, Faults, Founding, Kept, Links, Losses, Names, Operated,
@@ -39,6 +39,8 @@ impl Plan {
             quiet_micros_max: 120_000_000,
             segment_bytes,
             log_bytes_max: segment_bytes * rng.u64(3..=12),
+            chunk_bytes_max: draw_chunk(seed),
+            slice_records_max: draw_slice(seed),
             costs: Costs { install_micros_max: draw_install(seed), ..draw_costs(&mut rng) },
             links: draw_links(&mut rng, &settings),
             workload: draw_workload(&mut rng),
@@ -76,6 +78,8 @@ impl Plan {
             settings: Settings { disk_reserve_bytes: 0, block_bytes_max: 256 * 1024, ..Settings::default() },
             segment_bytes: 1024 * 1024,
             log_bytes_max: 64 * 1024 * 1024,
+            chunk_bytes_max: CHUNK_BYTES_MAX,
+            slice_records_max: SLICE_RECORDS_MAX,
             costs: Costs {
                 turn_micros: 20,
                 input_micros: 2,
@@ -160,6 +164,18 @@ fn draw_waiting(seed: u64) -> usize {
 fn draw_install(seed: u64) -> u64 {
     let mut rng = Rng::with_seed(mix(seed, "installs"));
     [0, 0, 0, 0, 1_000_000, 8_000_000][rng.usize(..6)]
+}
+
+/// In a fourth of all runs files are sent in many pieces.
+fn draw_chunk(seed: u64) -> usize {
+    let mut rng = Rng::with_seed(mix(seed, "chunks"));
+    if rng.u32(..4) == 0 { [512, 2_048, 8_192][rng.usize(..3)] } else { CHUNK_BYTES_MAX }
+}
+
+/// In a fourth of all runs the checkpoint thread's work has many steps.
+fn draw_slice(seed: u64) -> usize {
+    let mut rng = Rng::with_seed(mix(seed, "slices"));
+    if rng.u32(..4) == 0 { [1, 4, 16][rng.usize(..3)] } else { SLICE_RECORDS_MAX }
 }
 
 fn draw_costs(rng: &mut Rng) -> Costs {

@@ -64,7 +64,8 @@ impl Plan {
     fn visit(&mut self, visit: &mut dyn FnMut(&str, &mut dyn Value)) {
         fields!(
             self, visit,
-            seed nodes shards replication faults_micros quiet_micros_max segment_bytes log_bytes_max drift_ppm_max faults_kept;
+            seed nodes shards replication faults_micros quiet_micros_max segment_bytes log_bytes_max chunk_bytes_max slice_records_max
+                drift_ppm_max faults_kept;
             settings: tick_micros heartbeat_ticks election_ticks hand_over_ticks hand_over_pause_ticks checkpoint_ticks
                 active_bytes_max apply_bytes_max tables_bytes_max kept_bytes_max kept_node_bytes_max uncommitted_bytes_max
                 async_commands_max async_bytes_max async_micros_max waiting_requests_max block_bytes_max log_bytes_max
@@ -86,6 +87,8 @@ impl Plan {
         let bounds = &mut self.settings.session_bounds;
         visit("settings.sessions_max", &mut bounds.sessions_max);
         visit("settings.session_bytes_max", &mut bounds.bytes_max);
+        visit("settings.session_open_max", &mut bounds.open_max);
+        visit("settings.outcome_bytes_max", &mut bounds.outcome_bytes_max);
         visit("storms.lasts_micros", &mut self.storms.lasts_micros);
         let names: Vec<_> = self.storms.kinds().map(|(name, _)| name).collect();
         for (name, often) in names.into_iter().zip(&mut self.storms.often) {

@@ -61,7 +61,7 @@ impl fmt::Display for Plan {
         writeln!(
             f,
             "  clients: {}, {}, {}, answers within {} ms, requests held up to {} ms but {} %, {} % of writes in new sessions; {} sessions \
-             of {} B a shard",
+             of {} B a shard, {} writes open in one, outcomes of {} B; files in pieces of {} B, {} records a step",
             if clients.one_endpoint { "one address" } else { "all addresses" },
             if clients.old_map { "an old map" } else { "a map" },
             if clients.pushes { "maps pushed" } else { "maps asked for" },
@@ -70,7 +70,11 @@ impl fmt::Display for Plan {
             clients.prompt_percent,
             clients.churn_percent,
             bounds.sessions_max,
-            bounds.bytes_max
+            bounds.bytes_max,
+            bounds.open_max,
+            bounds.outcome_bytes_max,
+            self.chunk_bytes_max,
+            self.slice_records_max
         )?;
         let founding = &self.founding;
         if founding.from_empty {

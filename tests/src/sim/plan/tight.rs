@@ -52,7 +52,7 @@ impl Plan {
         if node {
             settings.kept_node_bytes_max = [64, 128, 256][rng.usize(..3)] * 1024;
         }
-        if stream && self.costs.step_micros <= 1_000 {
+        if stream && self.costs.step_micros <= 1_000 && self.chunk_bytes_max > 2_048 {
             // A stream must be able to end: a file takes some steps of the checkpoint thread at both ends.
             settings.stream_ticks_max = rng.u64(60..=200);
         }
