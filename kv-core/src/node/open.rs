@@ -37,6 +37,23 @@ pub struct Opening {
     pub now: Time,
 }
 
+impl Opening {
+    /// The first start of a node, with its number in place of all that is random: for tests and tools, whose runs repeat.
+    #[must_use]
+    pub fn first(node: NodeId, record: FoundingRecord, settings: Settings, now: Time) -> Self {
+        Self {
+            node,
+            record,
+            recovered: Recovered::default(),
+            footers: BTreeMap::new(),
+            settings,
+            seed: node.0,
+            run: node.0 << 32,
+            now,
+        }
+    }
+}
+
 /// A node can't begin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OpenError {

@@ -1,9 +1,5 @@
-//! A few nodes on one thread with a perfect network and disk: what a cluster does when nothing goes wrong. What it does when
-//! things go wrong is the simulator's to show.
-
-mod marks;
-
-use std::{cell::RefCell, collections::BTreeMap, ops::Bound, rc::Rc};
+//! What a cluster does when nothing goes wrong, on a perfect network and disk. What it does when things go wrong is the
+//! simulator's to show.
 
 use bytes::Bytes;
 
@@ -13,267 +9,24 @@ use crate::{
     command::{Action, Condition, Previous, SessionStamp, Write},
     disk::StoreError,
     error::{Error, ErrorKind, Outcome},
-    founding::{FoundingRecord, Member},
+    founding::tests::record,
     io::{Answer, Consistency, LogReport, Operation, Request},
     log::record::Recovered,
     message::{PeerMessage, RaftMessageKind},
     state::record::{Footer, StateHeader},
-    types::{
-        Digest, Entry, Incarnation, Key, META_SHARD, ReplicaId, RequestId, Revision, Sequence, SessionId, Term, Token,
-        Value,
-    },
+    types::{Digest, Entry, Key, META_SHARD, ReplicaId, RequestId, Revision, Sequence, SessionId, Term, Token, Value},
 };
 
 mod clock;
+mod cluster;
 mod cut;
 mod hand_over;
 mod lost_hard_state;
+mod marks;
 mod offers;
 mod rounds;
 
-type Trees = BTreeMap<ReplicaId, BTreeMap<Bytes, Bytes>>;
-
-#[derive(Clone, Default)]
-struct Memory(Rc<RefCell<Trees>>);
-
-impl StateStore for Memory {
-    fn get(&self, tree: ReplicaId, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        let trees = self.0.borrow();
-        Ok(trees.get(&tree).ok_or_else(|| StoreError("no tree".into()))?.get(key).cloned())
-    }
-
-    fn range(&self, tree: ReplicaId, from: &[u8], count_max: usize) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
-        let trees = self.0.borrow();
-        let tree = trees.get(&tree).ok_or_else(|| StoreError("no tree".into()))?;
-        let range = (Bound::Included(Bytes::copy_from_slice(from)), Bound::Unbounded);
-        Ok(tree.range(range).take(count_max).map(|(key, value)| (key.clone(), value.clone())).collect())
-    }
-
-    fn write(&self, tree: ReplicaId, changes: &[(Bytes, Option<Bytes>)]) -> Result<(), StoreError> {
-        let mut trees = self.0.borrow_mut();
-        let tree = trees.get_mut(&tree).ok_or_else(|| StoreError("no tree".into()))?;
-        for (key, value) in changes {
-            match value {
-                Some(value) => tree.insert(key.clone(), value.clone()),
-                None => tree.remove(key),
-            };
-        }
-        Ok(())
-    }
-
-    fn reset(&self, tree: ReplicaId) -> Result<(), StoreError> {
-        self.0.borrow_mut().insert(tree, BTreeMap::new());
-        Ok(())
-    }
-
-    fn remove(&self, tree: ReplicaId) -> Result<(), StoreError> {
-        self.0.borrow_mut().remove(&tree);
-        Ok(())
-    }
-}
-
-struct Cluster {
-    nodes: BTreeMap<NodeId, Node<Memory>>,
-    stores: BTreeMap<NodeId, Memory>,
-    inputs: BTreeMap<NodeId, Vec<Input>>,
-    now: Time,
-    replies: BTreeMap<RequestId, Result<Answer, Error>>,
-    next: u64,
-    checkpoints: usize,
-    /// A node whose messages are lost, those to it as well.
-    silent: Option<NodeId>,
-    /// A node that is never told to campaign, and when it should have been.
-    deaf: Option<NodeId>,
-    told_to_campaign: Vec<Time>,
-    /// Accounts of marks that were made up.
-    next_told: u64,
-    /// Why messages of peers were refused.
-    refused: Vec<&'static str>,
-    /// Jobs that a healthy cluster asks for none of.
-    other_jobs: Vec<CheckpointJob>,
-}
-
-impl Cluster {
-    fn start(count: u64, shards: u32, settings: &Settings) -> Self {
-        let member = |node| Member {
-            node: NodeId(node),
-            incarnation: Incarnation(u128::from(node)),
-            peer_address: format!("n{node}:1"),
-            zone: String::new(),
-            weight: 1,
-        };
-        let record = FoundingRecord {
-            members: (1..=count).map(member).collect(),
-            shards,
-            replication: 3,
-            durability: Durability::Sync,
-        };
-        let mut cluster = Self {
-            nodes: BTreeMap::new(),
-            stores: BTreeMap::new(),
-            inputs: BTreeMap::new(),
-            now: Time(1),
-            replies: BTreeMap::new(),
-            next: 0,
-            checkpoints: 0,
-            silent: None,
-            deaf: None,
-            told_to_campaign: Vec::new(),
-            next_told: 0,
-            refused: Vec::new(),
-            other_jobs: Vec::new(),
-        };
-        for node in (1..=count).map(NodeId) {
-            let store = Memory::default();
-            let opening = Opening {
-                node,
-                record: record.clone(),
-                recovered: Recovered::default(),
-                footers: BTreeMap::new(),
-                settings: settings.clone(),
-                seed: node.0,
-                run: node.0 << 32,
-                now: cluster.now,
-            };
-            let mut outputs = Vec::new();
-            let opened = Node::open(opening, store.clone(), &mut outputs).unwrap();
-            let mut own = opened.map().nodes.iter().find(|known| known.node == node).unwrap().clone();
-            own.client_address = format!("n{node}:2");
-            cluster.inputs.insert(node, vec![Input::Describe(own)]);
-            cluster.nodes.insert(node, opened);
-            cluster.stores.insert(node, store);
-            cluster.perform(node, outputs);
-        }
-        cluster.run_ticks(40);
-        cluster
-    }
-
-    fn perform(&mut self, node: NodeId, outputs: Vec<Output>) {
-        for output in outputs {
-            match output {
-                Output::Send { to, .. } if [node, to].map(Some).contains(&self.silent) => {}
-                Output::Send { to, message } if Some(to) == self.deaf && tells_to_campaign(&message) => {
-                    self.told_to_campaign.push(self.now);
-                }
-                Output::Send { to, message } => {
-                    self.inputs.get_mut(&to).unwrap().push(Input::Peer { from: node, message });
-                }
-                Output::LogBatch(batch) => {
-                    let report = LogReport { number: batch.number, ..LogReport::default() };
-                    self.inputs.get_mut(&node).unwrap().push(Input::Synced(report));
-                }
-                Output::Checkpoint(job) => self.checkpoint(node, job),
-                Output::Reply { request, result } => {
-                    assert!((1..=self.next).contains(&request.0), "{request} was never asked, and got {result:?}");
-                    assert!(self.replies.insert(request, result).is_none(), "one reply to each request");
-                }
-                Output::MapChanged(_) => {}
-                Output::Notice(Notice::Refused { reason, .. }) => self.refused.push(reason),
-                Output::Notice(notice) => assert!(!matches!(notice, Notice::Quarantined { .. }), "{notice:?}"),
-            }
-        }
-    }
-
-    /// A checkpoint thread without files: the tree is all there is.
-    fn checkpoint(&mut self, node: NodeId, job: CheckpointJob) {
-        let store = &self.stores[&node];
-        let inputs = self.inputs.get_mut(&node).unwrap();
-        match job {
-            CheckpointJob::Load { shard, replica, initial, .. } => {
-                store.reset(replica).unwrap();
-                let footer = Footer { header: initial.unwrap(), digest: Digest(0) };
-                let (sessions, nodes) = (Vec::new(), Vec::new());
-                let event = CheckpointEvent::Loaded {
-                    shard,
-                    replica,
-                    footer,
-                    checkpoints: Vec::new(),
-                    confirmed: None,
-                    sessions,
-                    nodes,
-                };
-                inputs.push(Input::Checkpoint(event));
-            }
-            CheckpointJob::Write { shard, replica, table, header } => {
-                self.checkpoints += 1;
-                let changes: Vec<_> = table.sorted().map(|(key, value)| (key.clone(), value.clone())).collect();
-                store.write(replica, &changes).unwrap();
-                let StateHeader { index, .. } = header;
-                let footer = Footer { header, digest: Digest(1) };
-                inputs.push(Input::Checkpoint(CheckpointEvent::Durable { shard, replica, footer }));
-                inputs.push(Input::Checkpoint(CheckpointEvent::Inserted { shard, replica, index }));
-            }
-            CheckpointJob::Confirmed { shard, replica, index, .. } => {
-                inputs.push(Input::Checkpoint(CheckpointEvent::Confirmed { shard, replica, index }));
-            }
-            CheckpointJob::Scrub { .. } => {}
-            other => self.other_jobs.push(other),
-        }
-    }
-
-    fn settle(&mut self) {
-        while self.inputs.values().any(|inputs| !inputs.is_empty()) {
-            for node in self.nodes.keys().copied().collect::<Vec<_>>() {
-                let mut inputs = std::mem::take(self.inputs.get_mut(&node).unwrap());
-                if inputs.is_empty() {
-                    continue;
-                }
-                let mut outputs = Vec::new();
-                self.now = self.now.plus_micros(10);
-                self.nodes.get_mut(&node).unwrap().turn(self.now, &mut inputs, &mut outputs);
-                self.perform(node, outputs);
-            }
-        }
-    }
-
-    #[track_caller]
-    fn assert_healthy(&self) {
-        assert!(self.other_jobs.is_empty(), "{:?}", self.other_jobs);
-        assert_eq!(self.refused, [""; 0]);
-    }
-
-    fn run_ticks(&mut self, ticks: u64) {
-        for _ in 0..ticks {
-            self.now = self.now.plus_micros(50_000);
-            for inputs in self.inputs.values_mut() {
-                inputs.push(Input::Tick);
-            }
-            self.settle();
-        }
-    }
-
-    fn ask(&mut self, node: NodeId, shard: ShardId, operation: Operation) -> RequestId {
-        self.next += 1;
-        let (id, deadline) = (RequestId(self.next), self.now.plus_micros(5_000_000));
-        let request = Request { id, shard, epoch: None, deadline, operation };
-        self.inputs.get_mut(&node).unwrap().push(Input::Request(request));
-        id
-    }
-
-    fn answer(&mut self, node: NodeId, shard: ShardId, operation: Operation) -> Result<Answer, Error> {
-        let id = self.ask(node, shard, operation);
-        self.settle();
-        self.run_ticks(4);
-        self.replies.remove(&id).expect("answered")
-    }
-
-    fn leader(&self, shard: ShardId) -> NodeId {
-        let leads = |node: &&Node<Memory>| node.shard_status(shard).is_some_and(|status| status.role == Role::Leader);
-        let leaders: Vec<_> = self.nodes.values().filter(leads).map(Node::id).collect();
-        assert_eq!(leaders.len(), 1, "one leader");
-        leaders[0]
-    }
-
-    fn place(&self, key: &Key) -> (ShardId, NodeId) {
-        let shard =
-            self.nodes[&NodeId(1)].keeper.checked().row_at(crate::ring::position(key.as_bytes())).unwrap().shard;
-        (shard, self.leader(shard))
-    }
-}
-
-fn tells_to_campaign(message: &PeerMessage) -> bool {
-    matches!(message, PeerMessage::Raft { message, .. } if message.kind == RaftMessageKind::TimeoutNow)
-}
+use cluster::{Cluster, Memory};
 
 fn key(text: &str) -> Key {
     Key::new(text.to_owned()).unwrap()

@@ -79,10 +79,7 @@ impl World {
     /// Schedules the next change, if the plan has any.
     pub(super) fn schedule_divergence(&mut self) {
         let divergence = &mut self.divergence;
-        if divergence.often > 0.0 {
-            let after = -60_000_000.0 / divergence.often * (1.0 - divergence.rng.f64()).ln();
-            self.queue.push(self.now + after as u64 + 1, Event::Diverge);
-        }
+        self.queue.push_by_chance(self.now, &mut divergence.rng, divergence.often, Event::Diverge);
     }
 
     /// Draws a replica and makes its state differ.

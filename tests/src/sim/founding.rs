@@ -2,13 +2,12 @@
 //!
 //! A machine of such a run begins with an empty disk. A start reads the identity file, opens or makes the log, and asks the
 //! core's `Founder` what to do: its messages travel the simulated network, its file is written and synced on the simulated
-//! disk, and when it says that the cluster is founded the node begins. Between nodes there are handshakes: what arrives was
-//! sent by one process, on a connection to one process, greeted with what the sender was then; the core judges the greeting,
-//! and says what follows for one that is refused. A message for an earlier process is lost with its connection; one *from* an
-//! earlier process may still arrive, since the bytes may wait in the receiver's socket.
+//! disk, and when it says that the cluster is founded the node begins. Between nodes there are greetings
+//! (`founding_greetings.rs`).
 //!
-//! What is checked: one record is in force, whatever happens; whoever is told that its disk was wiped had it wiped, and
-//! whoever is told of other settings was started with others; in the end every node takes part or has refused.
+//! What is checked (`founding_checks.rs`): one record is in force, whatever happens; whoever is told that its disk was
+//! wiped had it wiped, and whoever is told of other settings was started with others; in the end every node takes part or has
+//! refused.
 //!
 //! *Never produced here*: two processes at once under one id, members that join later, a disk that is put back as it was
 //! some time before, a record that is forged. Disks are wiped whole, never a part of one: a log or checkpoints without the
@@ -22,26 +21,23 @@ use kv_core::{
         Founder, FounderOutput, FounderStart, FoundingMessage, FoundingRecord, FoundingSettings, IDENTITY_PATH,
         IdentityError, IdentityFile,
     },
-    identity::{self, Admission, Hello, Identity, PEER_PROTOCOL, Refusal, Refusals, Standing},
+    identity::{Refusal, Refusals},
     io::Output,
     log::LogSettings,
     types::{Incarnation, NodeId},
 };
 
 use super::{
+    founding_checks::is_about_a_wiped_disk,
+    founding_greetings::Connection,
     machine::{Directory, Machine, Opened, StartError, founding_record},
-    network::Fate,
     plan::Plan,
     world::{Event, World},
 };
 use crate::disk::{SimDisk, SimFileDisk};
 
-/// Connections for founding messages are those of this lane.
-const LANE: usize = 0;
 /// After this long a supervisor starts a node again that ended by itself, in microseconds.
 const SUPERVISED_MICROS: u64 = 500_000;
-/// Other settings that were put right are a reason to end for so long, in microseconds.
-const LATELY_MICROS: u64 = 30_000_000;
 
 /// What one machine has to do with the founding.
 pub struct Member {
@@ -49,10 +45,10 @@ pub struct Member {
     /// What it is started with instead, while somebody has got it wrong.
     pub(super) otherwise: Option<FoundingSettings>,
     /// Of the running process.
-    founder: Option<Founder>,
+    pub(super) founder: Option<Founder>,
     /// What waits until the cluster is founded.
     directory: Option<Directory>,
-    refusals: Refusals,
+    pub(super) refusals: Refusals,
     /// What the process says that it waits for.
     pub(super) waits_for: Option<String>,
     /// The sentence with which it ended by itself.
@@ -80,14 +76,6 @@ pub enum Cut {
     Kill,
     /// The disk is lost.
     Disk,
-}
-
-/// A connection as its receiver knows it: which process it leads to, and the greeting.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Connection {
-    to_start: u64,
-    from_start: u64,
-    hello: Hello,
 }
 
 /// Something that will happen, of the founding.
@@ -143,7 +131,8 @@ impl Member {
         self.refusals = Refusals::default();
     }
 
-    fn incarnation(&self) -> Incarnation {
+    /// Of the running process; 0 for none.
+    pub(super) fn incarnation(&self) -> Incarnation {
         self.founder.as_ref().map_or(Incarnation(0), |founder| founder.identity().incarnation)
     }
 }
@@ -266,26 +255,6 @@ impl Machine {
         self.disk.kill();
         stored.map_err(|error| error.to_string())
     }
-
-    /// As what it takes a greeting.
-    fn standing(&self) -> Option<Standing<'_>> {
-        let member = self.member.as_ref()?;
-        let record = self.record();
-        match &self.process {
-            Some(_) => {
-                let own = Identity { cluster: record.cluster_id(), node: self.id(), incarnation: member.incarnation() };
-                Some(Standing::Founded { own, record })
-            }
-            None => member.founder.as_ref().map(|_| Standing::Unfounded(self.id())),
-        }
-    }
-
-    /// How it introduces itself.
-    fn hello(&self) -> Option<Hello> {
-        let member = self.member.as_ref()?;
-        let cluster = self.process.as_ref().map(|_| self.record().cluster_id());
-        Some(Hello { protocol: PEER_PROTOCOL, cluster, node: self.id(), incarnation: member.incarnation() })
-    }
 }
 
 impl World {
@@ -321,67 +290,7 @@ impl World {
         self.with_founder(node, Founder::tick);
     }
 
-    fn founding_message(&mut self, from: usize, to: usize, connection: Connection, message: FoundingMessage) {
-        let until = self.machines[to].stands_until(self.now);
-        if until > self.now {
-            let event = FoundingEvent::Message { from, to, connection, message };
-            return self.queue.push(until, Event::Founding(event));
-        }
-        self.counts.founding_messages += 1;
-        self.founding_place_reached();
-        if self.admit(from, to, &connection).is_none() {
-            return;
-        }
-        self.trace.note([self.now, from as u64, to as u64, message.encode().len() as u64]);
-        self.trace.tell(self.now, || format!("n{} hears of n{}: {}", to + 1, from + 1, short(&message)));
-        let message = FoundingMessage::decode(message.encode());
-        let Ok(message) = message else {
-            return self.fail("what is sent decodes", format!("{message:?}"));
-        };
-        self.with_founder(to, |founder| founder.message(NodeId(from as u64 + 1), message));
-    }
-
-    /// A connection of now from one node to another, in runs that have any.
-    pub(super) fn connection(&self, from: usize, to: usize) -> Option<Connection> {
-        let hello = self.machines[from].hello()?;
-        Some(Connection { to_start: self.machines[to].start, from_start: self.machines[from].start, hello })
-    }
-
-    /// To what of a connection its receiver listens: nothing, if the process that it led to is gone or refuses it.
-    pub(super) fn admit(&mut self, from: usize, to: usize, connection: &Connection) -> Option<Admission> {
-        let receiver = &self.machines[to];
-        if receiver.start != connection.to_start {
-            return None;
-        }
-        match identity::greet(receiver.standing()?, NodeId(to as u64 + 1), &connection.hello) {
-            Ok(admission) => {
-                if let Some(member) = &mut self.machines[from].member {
-                    member.refusals.accepted(NodeId(to as u64 + 1));
-                }
-                Some(admission)
-            }
-            Err(refusal) => {
-                self.trace.tell(self.now, || format!("n{} refuses n{}: {refusal}", to + 1, from + 1));
-                let at = self.now + self.plan.links.delay_micros_min;
-                let event = FoundingEvent::Refused { node: from, start: connection.from_start, by: to, refusal };
-                self.queue.push(at, Event::Founding(event));
-                None
-            }
-        }
-    }
-
-    fn founding_refused(&mut self, node: usize, start: u64, by: usize, refusal: Refusal) {
-        let nodes = self.machines.len();
-        let machine = &mut self.machines[node];
-        let runs = machine.process.is_some() || machine.is_unfounded();
-        let Some(member) = machine.member.as_mut().filter(|_| runs && machine.start == start) else { return };
-        let words = refusal.to_string();
-        if let Some(sentence) = member.refusals.refused(NodeId(by as u64 + 1), refusal.kind(), &words, nodes) {
-            self.end_by_itself(node, sentence);
-        }
-    }
-
-    fn with_founder(&mut self, node: usize, call: impl FnOnce(&mut Founder) -> Vec<FounderOutput>) {
+    pub(super) fn with_founder(&mut self, node: usize, call: impl FnOnce(&mut Founder) -> Vec<FounderOutput>) {
         let founder = self.machines[node].member.as_mut().and_then(|member| member.founder.as_mut());
         if let Some(founder) = founder {
             let outputs = call(founder);
@@ -417,22 +326,6 @@ impl World {
         }
     }
 
-    fn send_founding(&mut self, from: usize, to: NodeId, message: FoundingMessage) {
-        let to = to.0 as usize - 1;
-        // Settings that somebody got wrong may name whom there is not.
-        if to >= self.machines.len() || !self.machines[to].runs() {
-            return;
-        }
-        let connection = self.connection(from, to).expect("who sends it is a member");
-        let event = || Event::Founding(FoundingEvent::Message { from, to, connection, message: message.clone() });
-        if let Fate::Arrives(at, again) = self.network.send(self.now, from, to, LANE) {
-            if let Some(again) = again {
-                self.queue.push(again, event());
-            }
-            self.queue.push(at, event());
-        }
-    }
-
     /// The record is on disk: the node begins.
     fn founded(&mut self, node: usize, record: FoundingRecord) {
         let start = self.machines[node].start;
@@ -461,73 +354,6 @@ impl World {
         } else {
             self.schedule_start(node, SUPERVISED_MICROS);
         }
-    }
-
-    /// No two disks hold two records.
-    fn check_one_record(&mut self) {
-        let mut records: Vec<FoundingRecord> = Vec::new();
-        for machine in &self.machines {
-            if let Some(record) = machine.on_disk().and_then(|file| file.record)
-                && !records.contains(&record)
-            {
-                records.push(record);
-            }
-        }
-        if records.len() > 1 {
-            let ids: Vec<_> = records.iter().map(FoundingRecord::cluster_id).collect();
-            self.fail("at most one founding record is in force", format!("there are {ids:?}"));
-        }
-    }
-
-    /// Once any but the lowest member has adopted a record, no other is ever adopted; and it names who adopts it.
-    fn check_record(&mut self, node: usize, record: &FoundingRecord) {
-        let own = self.machines[node].member.as_ref().map(Member::incarnation);
-        let named = record.member(NodeId(node as u64 + 1)).map(|member| member.incarnation);
-        if named != own {
-            let what = format!("node {} with {own:?} adopts a record that names {named:?}", node + 1);
-            self.fail("a wiped disk takes no part", what);
-        }
-        if let Some(adopted) = self.adopted.filter(|adopted| *adopted != record.cluster_id()) {
-            let what = format!("node {} adopts {} after {adopted} was adopted", node + 1, record.cluster_id());
-            self.fail("at most one founding record is in force", what);
-        }
-        if node > 0 {
-            self.adopted = Some(record.cluster_id());
-        }
-    }
-
-    /// What a node ends for is true.
-    fn check_sentence(&mut self, node: usize, sentence: &str) {
-        let id = NodeId(node as u64 + 1);
-        let current = self.machines[node].member.as_ref().map(Member::incarnation);
-        let named_otherwise = |machine: &Machine| {
-            let named = machine.on_disk().and_then(|file| Some(file.record?.member(id)?.incarnation));
-            named.is_some() && named != current
-        };
-        let wiped = is_about_a_wiped_disk(sentence) && self.machines.iter().any(named_otherwise);
-        // What was said meanwhile may still be under way.
-        let lately = self.put_right_at.is_some_and(|at| self.now < at + LATELY_MICROS);
-        let is_otherwise = |machine: &Machine| machine.member.as_ref().is_some_and(|member| member.otherwise.is_some());
-        if !wiped && !lately && !self.machines.iter().any(is_otherwise) {
-            self.fail("a node ends only for a reason", format!("node {} ended: {sentence}", node + 1));
-        }
-    }
-}
-
-fn is_about_a_wiped_disk(sentence: &str) -> bool {
-    sentence.contains("the disk was wiped or replaced")
-}
-
-fn short(message: &FoundingMessage) -> String {
-    match message {
-        FoundingMessage::Unfounded(other) => format!(
-            "unfounded {:08x}, bound to {:08x?}{}",
-            other.incarnation.0 as u32,
-            other.lowest.map(|lowest| lowest.0 as u32),
-            if other.bind { ", bind" } else { "" }
-        ),
-        FoundingMessage::Offer(record) => format!("the record of {}", record.cluster_id()),
-        FoundingMessage::Refusal { reason, .. } => format!("{reason:?}"),
     }
 }
 

@@ -50,11 +50,8 @@ impl LossMaker {
 impl World {
     /// Schedules the next loss, if the plan has any.
     pub(super) fn schedule_loss(&mut self) {
-        let losses = &mut self.losses;
-        if losses.often > 0.0 {
-            let after = -60_000_000.0 / losses.often * (1.0 - losses.rng.f64()).ln();
-            self.queue.push(self.now + after as u64 + 1, Event::Loss(Loss::Begins));
-        }
+        let LossMaker { rng, often, .. } = &mut self.losses;
+        self.queue.push_by_chance(self.now, rng, *often, Event::Loss(Loss::Begins));
     }
 
     pub(super) fn loss_event(&mut self, loss: &Loss) {

@@ -34,7 +34,9 @@ mod divergence;
 pub mod failure;
 pub mod faults;
 pub mod founding;
+mod founding_checks;
 mod founding_faults;
+mod founding_greetings;
 pub mod founding_places;
 #[cfg(test)]
 mod hard_disk_tests;

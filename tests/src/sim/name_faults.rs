@@ -37,11 +37,8 @@ impl NameFaults {
 impl World {
     /// Schedules the next of these faults, if the plan has any.
     pub(super) fn schedule_name_fault(&mut self) {
-        let faults = &mut self.name_faults;
-        if faults.often > 0.0 {
-            let after = -60_000_000.0 / faults.often * (1.0 - faults.rng.f64()).ln();
-            self.queue.push(self.now + after as u64 + 1, Event::NameFault);
-        }
+        let NameFaults { rng, often, .. } = &mut self.name_faults;
+        self.queue.push_by_chance(self.now, rng, *often, Event::NameFault);
     }
 
     /// One of the next changes of names on a node fails.

@@ -51,11 +51,8 @@ impl Operator {
 impl World {
     /// Schedules the next stop, if the plan has any.
     pub(super) fn schedule_operator(&mut self) {
-        let operator = &mut self.operator;
-        if operator.stops > 0.0 {
-            let after = -60_000_000.0 / operator.stops * (1.0 - operator.rng.f64()).ln();
-            self.queue.push(self.now + after as u64 + 1, Event::Operating(Operating::Stops));
-        }
+        let Operator { rng, stops } = &mut self.operator;
+        self.queue.push_by_chance(self.now, rng, *stops, Event::Operating(Operating::Stops));
     }
 
     pub(super) fn operate(&mut self, operating: &Operating) {

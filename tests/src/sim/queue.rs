@@ -4,6 +4,8 @@
 
 use std::{cmp::Ordering, collections::BinaryHeap};
 
+use fastrand::Rng;
+
 /// Events by time, then by the order of scheduling.
 #[derive(Debug)]
 pub struct Queue<E> {
@@ -29,6 +31,14 @@ impl<E> Queue<E> {
     pub fn push(&mut self, at: u64, event: E) {
         self.scheduled += 1;
         self.heap.push(Scheduled { at, sequence: self.scheduled, event });
+    }
+
+    /// Schedules what happens by chance, so often in a simulated minute; nothing if that is never.
+    pub fn push_by_chance(&mut self, now: u64, rng: &mut Rng, often: f64, event: E) {
+        if often > 0.0 {
+            let after = -60_000_000.0 / often * (1.0 - rng.f64()).ln();
+            self.push(now + after as u64 + 1, event);
+        }
     }
 
     /// Takes the next event with its time.

@@ -11,7 +11,7 @@ use kv_core::{
 
 use super::{
     crash_points::tape::Note,
-    founding::Connection,
+    founding_greetings::Connection,
     machine::LANES,
     network::Fate,
     world::{Event, World},

@@ -10,9 +10,7 @@ use crate::{
 #[test]
 fn a_start_takes_its_term_from_entries_whose_hard_state_was_lost() {
     let node = NodeId(1);
-    let member =
-        Member { node, incarnation: Incarnation(1), peer_address: "n1:1".to_owned(), zone: String::new(), weight: 1 };
-    let record = FoundingRecord { members: vec![member], shards: 1, replication: 1, durability: Durability::Sync };
+    let record = record(1, 1, 1);
     let row = record.layout().shards.into_iter().find(|row| row.shard == ShardId(1)).unwrap();
     let replica = row.replica_on(node).unwrap();
     let entry = |index, term| LogEntry {
@@ -30,16 +28,7 @@ fn a_start_takes_its_term_from_entries_whose_hard_state_was_lost() {
         install: None,
     };
     let recovered = Recovered { shards: [(ShardId(1), shard)].into(), ..Recovered::default() };
-    let opening = Opening {
-        node,
-        record,
-        recovered,
-        footers: BTreeMap::new(),
-        settings: Settings::default(),
-        seed: 1,
-        run: 1,
-        now: Time(1),
-    };
+    let opening = Opening { recovered, ..Opening::first(node, record, Settings::default(), Time(1)) };
     let _before = points::take();
     let opened = Node::open(opening, Memory::default(), &mut Vec::new()).unwrap();
     let status = opened.shard_status(ShardId(1)).unwrap();

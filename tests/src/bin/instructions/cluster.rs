@@ -7,7 +7,7 @@ use kv_core::{
     command::{Action, Condition, SessionStamp, Write},
     founding::{FoundingRecord, Member},
     io::{Answer, Consistency, Input, Operation, Output, Request},
-    log::{Log, LogSettings, record::Recovered},
+    log::{Log, LogSettings},
     node::{Node, Opening},
     ring,
     settings::Settings,
@@ -62,16 +62,7 @@ impl Cluster {
         let mut hosts = BTreeMap::new();
         let now = Time(1);
         for node in (1..=nodes).map(NodeId) {
-            let opening = Opening {
-                node,
-                record: record.clone(),
-                recovered: Recovered::default(),
-                footers: BTreeMap::new(),
-                settings: Settings::default(),
-                seed: node.0,
-                run: node.0 << 32,
-                now,
-            };
+            let opening = Opening::first(node, record.clone(), Settings::default(), now);
             let mut outputs = Vec::new();
             let node_itself = Node::open(opening, Empty, &mut outputs).expect("a fresh node opens");
             let mut own =

@@ -62,10 +62,13 @@ pub struct Change {
     /// What must hold.
     pub condition: Required,
     /// What the register must hold before; the outer `None` if nothing is known of it.
-    pub previous: Option<Option<(u64, Revision)>>,
+    pub previous: Told,
     /// Its revision if it is known; 0 for a delete of an empty register.
     pub revision: Option<Revision>,
 }
+
+/// What a write was told that the register held before; the outer `None` if it was told nothing.
+type Told = Option<Option<(u64, Revision)>>;
 
 /// A condition on the register's revision, 0 standing for an empty one; `None` if there is no condition.
 pub type Required = Option<Revision>;
@@ -141,7 +144,14 @@ pub fn prepare(operations: &[Operation]) -> Result<Steps, String> {
             _ => {}
         }
     }
-    for (id, write) in &writes {
+    add_writes(&mut steps, &writes, &previous_of);
+    refuse_equal_revisions(&steps.must)?;
+    Ok(steps)
+}
+
+/// The steps of the writes, once all is known of them.
+fn add_writes(steps: &mut Steps, writes: &BTreeMap<u64, Write<'_>>, previous_of: &BTreeMap<u64, Told>) {
+    for (id, write) in writes {
         let Call::Write { value, condition, .. } = &write.operation.call else { continue };
         let change = Change {
             named: write.revision.filter(|_| value.is_some()).map(|_| *id),
@@ -158,8 +168,6 @@ pub fn prepare(operations: &[Operation]) -> Result<Steps, String> {
             Fate::MustNot => {}
         }
     }
-    refuse_equal_revisions(&steps.must)?;
-    Ok(steps)
 }
 
 fn required(condition: Condition) -> Required {

@@ -6,7 +6,6 @@ use super::Plan;
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (work, links) = (&self.workload, &self.links);
         writeln!(
             f,
             "seed {}: {} nodes, {} shards of {} replicas and the meta shard; {} s with faults, then quiet",
@@ -16,6 +15,19 @@ impl fmt::Display for Plan {
             self.replication,
             self.faults_micros / 1_000_000
         )?;
+        self.show_work_and_network(f)?;
+        self.show_nodes(f)?;
+        self.show_clients(f)?;
+        self.show_founding(f)?;
+        self.show_bounds(f)?;
+        self.show_operations(f)?;
+        self.show_faults(f)
+    }
+}
+
+impl Plan {
+    fn show_work_and_network(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (work, links) = (&self.workload, &self.links);
         writeln!(
             f,
             "  clients: {} with up to {} open, {} operations a second on {} keys, values up to {} B, deadline {} ms; {} % reads \
@@ -44,7 +56,10 @@ impl fmt::Display for Plan {
             links.late_ppm,
             links.late_micros_max / 1_000,
             self.drift_ppm_max
-        )?;
+        )
+    }
+
+    fn show_nodes(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
             "  nodes: sync {} to {} us, up to {} ms more with an install, election {} ticks, checkpoints every {} ticks or {} B, {} B of log kept, segments of {} B",
@@ -56,7 +71,10 @@ impl fmt::Display for Plan {
             self.settings.active_bytes_max,
             self.settings.kept_bytes_max,
             self.segment_bytes
-        )?;
+        )
+    }
+
+    fn show_clients(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (clients, bounds) = (&self.clients, self.settings.session_bounds);
         writeln!(
             f,
@@ -75,7 +93,10 @@ impl fmt::Display for Plan {
             bounds.outcome_bytes_max,
             self.chunk_bytes_max,
             self.slice_records_max
-        )?;
+        )
+    }
+
+    fn show_founding(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let founding = &self.founding;
         if founding.from_empty {
             writeln!(
@@ -90,6 +111,10 @@ impl fmt::Display for Plan {
                 founding.otherwise
             )?;
         }
+        Ok(())
+    }
+
+    fn show_bounds(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
             "  bounds: {} B async, {} B of tables, {} B of a node's log kept, {} B a block, {} B of log files, {} ticks a stream, \
@@ -104,7 +129,10 @@ impl fmt::Display for Plan {
             self.inbox.turn_inputs_max,
             self.inbox.turn_bytes_max,
             self.inbox.wait_micros_max
-        )?;
+        )
+    }
+
+    fn show_operations(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.losses.often > 0.0 {
             let cut_millis = self.losses.cut_micros_max / 1_000;
             writeln!(
@@ -124,6 +152,10 @@ impl fmt::Display for Plan {
                 if operated.away_cut_off { "cut off" } else { "without power" }
             )?;
         }
+        Ok(())
+    }
+
+    fn show_faults(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "  faults a minute:")?;
         for (name, often) in self.faults.kinds().into_iter().filter(|(_, often)| *often > 0.0) {
             write!(f, " {name} {often:.1}")?;

@@ -9,7 +9,7 @@ use kv_core::{
     error::{ErrorKind, Outcome},
 };
 
-use crate::history::{Answer, Call, Durability, Name, Operation, Previous};
+use crate::history::{Answer, Call, Durability, Name, Operation, Previous, Seen};
 
 /// Whether some order explains the operations of one key (without stale reads).
 pub(super) fn has_order(operations: &[Operation]) -> bool {
@@ -93,77 +93,89 @@ fn extend<'a>(left: &mut Vec<Timed<'a>>, order: &mut Vec<&'a Operation>) -> bool
 /// Plays an order on a register whose changes get revisions that are unknown at first; in the end it asks whether revisions
 /// exist that grow and agree with all that was told.
 fn play(order: &[&Operation]) -> bool {
-    let mut held: Option<(usize, Name)> = None;
-    // For each change: the revision that was told for it.
-    let mut told: Vec<Option<u64>> = Vec::new();
-    let tell = |told: &mut Vec<Option<u64>>, change: usize, revision: u64| {
-        let known = *told[change].get_or_insert(revision);
-        known == revision
-    };
-    for operation in order {
-        let entry_is = |told: &mut Vec<Option<u64>>, entry: Option<(u64, &Name)>, held: &Option<(usize, Name)>| match (
-            entry, held,
-        ) {
-            (None, None) => true,
-            (Some((revision, value)), Some((change, name))) => {
-                value == name && *told[*change].get_or_insert(revision) == revision
-            }
-            _ => false,
-        };
-        let ok = match (&operation.call, operation.answer()) {
-            (Call::Get { .. }, Some(Answer::Read { entry, .. })) => {
-                entry_is(&mut told, entry.as_ref().map(|seen| (seen.revision.0, &seen.value)), &held)
-            }
+    let mut register = Register::default();
+    order.iter().all(|operation| register.takes(operation)) && register.has_revisions()
+}
+
+/// A register as one order has left it.
+#[derive(Default)]
+struct Register {
+    /// The change that put what it holds, and the value.
+    held: Option<(usize, Name)>,
+    /// For each change: the revision that was told for it.
+    told: Vec<Option<u64>>,
+}
+
+impl Register {
+    /// Whether the operation may come next; if so, it has.
+    fn takes(&mut self, operation: &Operation) -> bool {
+        match (&operation.call, operation.answer()) {
+            (Call::Get { .. }, Some(Answer::Read { entry, .. })) => self.is(entry.as_ref()),
             (Call::Write { condition, .. }, Some(Answer::Failed { current: Some(current), .. })) => {
                 let fails = match condition {
                     Condition::Always => false,
                     Condition::Absent => current.0 != 0,
                     Condition::RevisionIs(revision) => revision != current,
                 };
-                let there = match &held {
-                    None => current.0 == 0,
-                    Some((change, _)) => current.0 != 0 && tell(&mut told, *change, current.0),
-                };
-                fails && there
+                fails && self.is_at(current.0)
             }
-            (Call::Write { value, condition, .. }, answer) => {
-                let condition_holds = match (condition, &held) {
-                    (Condition::Always, _) | (Condition::Absent, None) => true,
-                    (Condition::Absent, Some(_)) => false,
-                    (Condition::RevisionIs(revision), None) => revision.0 == 0,
-                    (Condition::RevisionIs(revision), Some((change, _))) => {
-                        revision.0 != 0 && tell(&mut told, *change, revision.0)
-                    }
-                };
-                let (revision, previous) = match answer {
-                    Some(Answer::Written { revision, previous, .. }) => (Some(revision.0), previous.clone()),
-                    _ => (None, Previous::Untold),
-                };
-                let previous_fits = match &previous {
-                    Previous::Untold => true,
-                    Previous::Absent => held.is_none(),
-                    Previous::Entry(seen) => {
-                        held.is_some() && entry_is(&mut told, Some((seen.revision.0, &seen.value)), &held)
-                    }
-                };
-                let changes = value.is_some() || held.is_some();
-                if changes {
-                    told.push(revision);
-                }
-                held = value.as_ref().map(|value| (told.len() - 1, value.clone()));
-                let revision_fits = revision.is_none_or(|revision| (revision != 0) == changes);
-                condition_holds && previous_fits && revision_fits
-            }
+            (Call::Write { value, condition, .. }, answer) => self.changes(value.as_ref(), *condition, answer),
             _ => false,
-        };
-        if !ok {
-            return false;
         }
     }
-    let mut last = 0;
-    told.into_iter().all(|revision| {
-        let fits = revision.is_none_or(|revision| revision > last);
-        last = revision.unwrap_or(last + 1);
-        fits
-    })
+
+    fn changes(&mut self, value: Option<&Name>, condition: Condition, answer: Option<&Answer>) -> bool {
+        let condition_holds = match condition {
+            Condition::Always => true,
+            Condition::Absent => self.held.is_none(),
+            Condition::RevisionIs(revision) => self.is_at(revision.0),
+        };
+        let (revision, previous) = match answer {
+            Some(Answer::Written { revision, previous, .. }) => (Some(revision.0), previous.clone()),
+            _ => (None, Previous::Untold),
+        };
+        let previous_fits = match &previous {
+            Previous::Untold => true,
+            Previous::Absent => self.held.is_none(),
+            Previous::Entry(seen) => self.is(Some(seen)),
+        };
+        let changes = value.is_some() || self.held.is_some();
+        if changes {
+            self.told.push(revision);
+        }
+        self.held = value.map(|value| (self.told.len() - 1, value.clone()));
+        let revision_fits = revision.is_none_or(|revision| (revision != 0) == changes);
+        condition_holds && previous_fits && revision_fits
+    }
+
+    /// Whether it can hold just this.
+    fn is(&mut self, seen: Option<&Seen>) -> bool {
+        match (seen, &self.held) {
+            (None, None) => true,
+            (Some(seen), Some((_, name))) => seen.value == *name && self.is_told(seen.revision.0),
+            _ => false,
+        }
+    }
+
+    /// Whether it can be at this revision; 0 if it is empty.
+    fn is_at(&mut self, revision: u64) -> bool {
+        match self.held {
+            None => revision == 0,
+            Some(_) => revision != 0 && self.is_told(revision),
+        }
+    }
+
+    /// Whether what it holds can have this revision: then it has.
+    fn is_told(&mut self, revision: u64) -> bool {
+        self.held.as_ref().is_some_and(|(change, _)| *self.told[*change].get_or_insert(revision) == revision)
+    }
+
+    fn has_revisions(&self) -> bool {
+        let mut last = 0;
+        self.told.iter().all(|revision| {
+            let fits = revision.is_none_or(|revision| revision > last);
+            last = revision.unwrap_or(last + 1);
+            fits
+        })
+    }
 }
