@@ -37,20 +37,35 @@ pub const MERGE_FILES: usize = 32;
 /// A checkpoint of a replica with so many files waits until some of them are merged: more could not be offered to a peer.
 pub const FILES_MAX: usize = 60;
 
-/// The files of a replica to merge now, by their places: those of its newest confirmed checkpoint if they have grown enough, else
-/// those above it if there are too many. Where nothing is confirmed there is nothing to lose by a base of all.
-pub(super) fn due(known: &ReplicaFiles) -> Option<Range<usize>> {
-    let confirmed = known.confirmed_files();
-    if have_grown(confirmed) {
-        return Some(0..confirmed.len());
-    }
-    (known.files.len() >= FILES_MAX).then_some(confirmed.len()..known.files.len())
+/// When files are merged because there are so many: [`MERGE_FILES`] and [`FILES_MAX`], or fewer in simulations.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct MergeBounds {
+    pub(super) deltas: usize,
+    pub(super) files_max: usize,
 }
 
-fn have_grown(files: &[ChainFile]) -> bool {
+impl MergeBounds {
+    /// Bounds with so many deltas, and as many files in proportion.
+    pub(super) fn of(deltas: usize) -> Self {
+        let deltas = deltas.clamp(2, MERGE_FILES);
+        Self { deltas, files_max: (deltas * FILES_MAX).div_ceil(MERGE_FILES) }
+    }
+}
+
+/// The files of a replica to merge now, by their places: those of its newest confirmed checkpoint if they have grown enough, else
+/// those above it if there are too many. Where nothing is confirmed there is nothing to lose by a base of all.
+pub(super) fn due(known: &ReplicaFiles, bounds: MergeBounds) -> Option<Range<usize>> {
+    let confirmed = known.confirmed_files();
+    if have_grown(confirmed, bounds) {
+        return Some(0..confirmed.len());
+    }
+    (known.files.len() >= bounds.files_max).then_some(confirmed.len()..known.files.len())
+}
+
+fn have_grown(files: &[ChainFile], bounds: MergeBounds) -> bool {
     let Some((base, deltas)) = files.split_first() else { return false };
     let bytes: u64 = deltas.iter().map(|file| file.description.bytes).sum();
-    deltas.len() >= MERGE_FILES || bytes > base.description.bytes.max(MERGE_BYTES_MIN)
+    deltas.len() >= bounds.deltas || bytes > base.description.bytes.max(MERGE_BYTES_MIN)
 }
 
 pub(super) struct BaseTask {

@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use crate::{
     checkpoint::{
+        base::MergeBounds,
         chain::{ChainFile, set_directory},
         job::CheckpointEvent,
         offers::Offers,
@@ -143,6 +144,8 @@ impl ReplicaFiles {
 pub(super) struct Context<F, S> {
     /// Most records that one step handles: [`SLICE_RECORDS_MAX`], or fewer in simulations.
     pub(super) slice_records_max: usize,
+    /// When files are merged because there are so many.
+    pub(super) merge_bounds: MergeBounds,
     pub(super) files: F,
     pub(super) store: S,
     pub(super) replicas: BTreeMap<ReplicaId, ReplicaFiles>,

@@ -13,7 +13,7 @@ use std::{
 
 use crate::{
     checkpoint::{
-        base::{self, BaseTask, FILES_MAX},
+        base::{self, BaseTask, MERGE_FILES, MergeBounds},
         chain::{directory, set_directory, sets},
         confirmed::note_confirmed,
         context::{Context, Failure, Progress, ReplicaFiles, SLICE_RECORDS_MAX, Step},
@@ -76,6 +76,7 @@ impl<F: FileDisk, S: StateStore> Worker<F, S> {
         Self {
             cx: Context {
                 slice_records_max: SLICE_RECORDS_MAX,
+                merge_bounds: MergeBounds::of(MERGE_FILES),
                 files,
                 store,
                 replicas,
@@ -110,6 +111,13 @@ impl<F: FileDisk, S: StateStore> Worker<F, S> {
     #[must_use]
     pub fn with_slices_of(mut self, records_max: usize) -> Self {
         self.cx.slice_records_max = records_max.clamp(1, SLICE_RECORDS_MAX);
+        self
+    }
+
+    /// Merges when there are so many deltas, [`MERGE_FILES`] everywhere but in simulations, which are too short to make many.
+    #[must_use]
+    pub fn with_merges_of(mut self, deltas: usize) -> Self {
+        self.cx.merge_bounds = MergeBounds::of(deltas);
         self
     }
 
@@ -331,7 +339,7 @@ impl<F: FileDisk, S: StateStore> Worker<F, S> {
         let next = self.next_state_job();
         if let Some(CheckpointJob::Write { replica, .. }) = self.state_jobs.get(next) {
             let count = self.cx.replicas.get(replica).map_or(0, |known| known.files.len());
-            if count >= FILES_MAX && self.is_merging(*replica) {
+            if count >= self.cx.merge_bounds.files_max && self.is_merging(*replica) {
                 return Ok(false);
             }
         }
@@ -379,7 +387,8 @@ impl<F: FileDisk, S: StateStore> Worker<F, S> {
     fn merges(&mut self, step: &mut Step) -> Result<bool, DiskError> {
         let Some((shard, task)) = &mut self.merge else {
             let Some((shard, replica)) = self.merges.pop_front() else { return Ok(false) };
-            let due = self.cx.replicas.get(&replica).and_then(|known| Some((known, base::due(known)?)));
+            let bounds = self.cx.merge_bounds;
+            let due = self.cx.replicas.get(&replica).and_then(|known| Some((known, base::due(known, bounds)?)));
             self.merge = due.map(|(known, places)| (shard, BaseTask::new(replica, known, places)));
             return Ok(true);
         };
@@ -449,7 +458,8 @@ impl<F: FileDisk, S: StateStore> Worker<F, S> {
     }
 
     fn merge_if_due(&mut self, shard: ShardId, replica: ReplicaId) {
-        let is_due = self.cx.replicas.get(&replica).is_some_and(|known| base::due(known).is_some());
+        let bounds = self.cx.merge_bounds;
+        let is_due = self.cx.replicas.get(&replica).is_some_and(|known| base::due(known, bounds).is_some());
         if is_due && !self.is_merging(replica) {
             self.merges.push_back((shard, replica));
         }

@@ -48,6 +48,9 @@ impl LogDisk for SimLogDisk {
         if inner.tree.find(&path).is_some() {
             return Err(io(format!("{path}: it exists")));
         }
+        if std::mem::take(&mut inner.fail_segment) {
+            inner.fail_write = true;
+        }
         let zeros = vec![0; usize::try_from(bytes).expect("simulated segments are small")];
         let written = inner.write(&path, 0, &zeros);
         if matches!(&written, Err(error) if error.kind == DiskErrorKind::Full) {

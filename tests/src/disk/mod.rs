@@ -63,6 +63,7 @@ struct Inner {
     counters: DiskCounters,
     fail_sync: bool,
     fail_write: bool,
+    fail_segment: bool,
     /// Changes of names and syncs of directories until one of them fails.
     fail_names_after: Option<u64>,
     bytes_max: Option<u64>,
@@ -93,6 +94,7 @@ impl SimDisk {
             counters: DiskCounters::default(),
             fail_sync: false,
             fail_write: false,
+            fail_segment: false,
             fail_names_after: None,
             bytes_max: None,
             steps_left: None,
@@ -165,6 +167,11 @@ impl SimDisk {
     /// The next write fails, half of its sectors done.
     pub fn fail_next_write(&self) {
         self.inner.borrow_mut().fail_write = true;
+    }
+
+    /// The write that makes the next segment of the log fails, half of it done.
+    pub fn fail_next_segment(&self) {
+        self.inner.borrow_mut().fail_segment = true;
     }
 
     /// After so many more changes of names and syncs of directories one of these fails.
@@ -280,7 +287,7 @@ impl SimDisk {
 
 impl Inner {
     fn revive(&mut self) {
-        (self.fail_sync, self.fail_write, self.fail_read) = (false, false, false);
+        (self.fail_sync, self.fail_write, self.fail_read, self.fail_segment) = (false, false, false, false);
         (self.fail_names_after, self.steps_left) = (None, None);
     }
 

@@ -302,7 +302,8 @@ impl Machine {
         node.watch_applied();
         let worker = Worker::new(self.disk.files(), self.store.clone())
             .with_chunks_of(plan.chunk_bytes_max)
-            .with_slices_of(plan.slice_records_max);
+            .with_slices_of(plan.slice_records_max)
+            .with_merges_of(plan.merge_deltas);
         self.process = Some(Process {
             node,
             log,

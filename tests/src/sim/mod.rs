@@ -28,6 +28,7 @@ pub mod client;
 mod client_sessions;
 pub mod clock;
 pub mod crash_points;
+mod cut_streams;
 pub mod digraphs;
 pub mod disk_faults;
 mod divergence;

@@ -1,4 +1,5 @@
-//! Changes of names and syncs of directories that fail, and read indexes that go back, from streams of their own.
+//! Changes of names and syncs of directories that fail, segments of the log that are made by half, and read indexes that go back,
+//! from streams of their own.
 //!
 //! A failed one makes its process stop, as any failed call that changes a disk does; whether it happened is then not known, and the
 //! next start has to be right either way. A read index that is found as it was some writes before its process ended is what one
@@ -23,6 +24,7 @@ const WRITES_BACK_MAX: usize = 40;
 #[derive(Debug)]
 pub(super) struct NameFaults {
     rng: Rng,
+    segments: Rng,
     trees: Option<Rng>,
     often: f64,
 }
@@ -30,7 +32,12 @@ pub(super) struct NameFaults {
 impl NameFaults {
     pub(super) fn new(plan: &Plan) -> Self {
         let trees = plan.names.trees_go_back.then(|| plan.stream("trees that go back"));
-        Self { rng: plan.stream("failing names"), trees, often: plan.names.often }
+        Self {
+            rng: plan.stream("failing names"),
+            segments: plan.stream("half-made segments"),
+            trees,
+            often: plan.names.often,
+        }
     }
 }
 
@@ -53,6 +60,12 @@ impl World {
             self.trace
                 .tell(self.now, || format!("FAULT after {before} changes of names one fails (node {})", node + 1));
             self.machines[node].disk.fail_names_after(before);
+            // Of all writes few make a segment, so that one which is drawn at random is hardly ever that.
+            if self.name_faults.segments.bool() {
+                let node = self.name_faults.segments.usize(..self.machines.len());
+                self.trace.tell(self.now, || format!("FAULT the next segment is made by half (node {})", node + 1));
+                self.machines[node].disk.fail_next_segment();
+            }
         }
         self.schedule_name_fault();
     }

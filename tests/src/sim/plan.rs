@@ -70,6 +70,8 @@ pub struct Plan {
     pub chunk_bytes_max: usize,
     /// Records that the checkpoint thread handles in one step.
     pub slice_records_max: usize,
+    /// Deltas at which they are merged into a base.
+    pub merge_deltas: usize,
     /// What things cost.
     pub costs: Costs,
     /// What the network does.
@@ -94,6 +96,8 @@ pub struct Plan {
     pub losses: Losses,
     /// How often changes of names fail, and whether read indexes go back.
     pub names: Names,
+    /// How many streams of files are cut off, until what they left is thrown away.
+    pub streams_cut: u64,
     /// How the cluster is made and looked after.
     pub operated: Operated,
     /// Clocks run up to this much too fast or too slow, in parts per million.

@@ -16,8 +16,10 @@ use super::report::Report;
 
 /// What a simulated day comes to seldom or not at all, and a campaign of many days does.
 pub const RARE: &[Point] = &[
+    Point::AsyncWaitedForAFullSession,
     Point::AsyncWaitedForCommands,
     Point::AsyncWaitedForTwo,
+    Point::DeltasMerged,
     Point::FileHereWasRotten,
     Point::HandOverLogFull,
     Point::LogKeptLongEnough,
@@ -38,9 +40,7 @@ pub const RARE: &[Point] = &[
 
 /// What no run comes to, and what does.
 pub const ELSEWHERE: &[(Point, Elsewhere)] = &[
-    (Point::AsyncWaitedForAFullSession, Elsewhere::Script("session_has_a_bound_of_open_writes")),
     (Point::CommandsCut, Elsewhere::Test("kv-core/src/node/tests/cut.rs")),
-    (Point::DeltasMerged, Elsewhere::Test("tests/tests/checkpoint/work.rs")),
     (Point::ProposedTooMuch, Elsewhere::Script("refusal_too_much_undecided")),
     (Point::RefusedForArc, Elsewhere::Script("refusal_stale_epoch_and_wrong_arc")),
     (Point::RefusedForEpoch, Elsewhere::Script("refusal_stale_epoch_and_wrong_arc")),

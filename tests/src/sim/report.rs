@@ -21,6 +21,8 @@ pub struct Counts {
     pub messages: u64,
     /// Log batches synced.
     pub syncs: u64,
+    /// Streams of files that were cut off.
+    pub streams_cut: u64,
     /// Processes started.
     pub starts: u64,
     /// Starts refused for damage.
@@ -141,6 +143,9 @@ impl fmt::Display for Report {
         if counts.diverged > 0 {
             let (diverged, discarded, disputes) = (counts.diverged, counts.discarded, counts.disputes);
             writeln!(f, "  {diverged} states made to differ, {discarded} thrown away, {disputes} disputes")?;
+        }
+        if counts.streams_cut > 0 {
+            writeln!(f, "  {} streams of files cut off", counts.streams_cut)?;
         }
         if counts.losses > 0 {
             writeln!(f, "  {} leaders lost with what they had just acknowledged", counts.losses)?;

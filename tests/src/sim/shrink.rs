@@ -119,8 +119,15 @@ impl Search<'_> {
                 .filter(|(name, often)| {
                     let is_kind = name.starts_with("faults.")
                         || name.starts_with("storms.")
-                        || ["divergences.often", "losses.often", "names.often", "operated.stops", "operated.away"]
-                            .contains(name);
+                        || [
+                            "divergences.often",
+                            "losses.often",
+                            "names.often",
+                            "operated.stops",
+                            "operated.away",
+                            "streams_cut",
+                        ]
+                        .contains(name);
                     is_kind && !name.ends_with(".lasts_micros") && *often != "0"
                 })
                 .map(|(name, _)| format!("{name}=0"))

@@ -97,6 +97,8 @@ pub(super) enum Event {
     Loss(Loss),
     /// Changes of names fail.
     NameFault,
+    /// Somebody may take a stream of files, which is then cut.
+    StreamCut,
     /// A fault.
     Fault { kind: Kind },
     /// The end of one.
@@ -237,6 +239,7 @@ impl World {
         world.schedule_operator();
         world.schedule_look();
         world.schedule_name_fault();
+        world.schedule_stream_cut();
         if world.plan.names.trees_go_back {
             world.machines.iter().for_each(|machine| machine.store.keep_journal());
         }
@@ -289,6 +292,7 @@ impl World {
             Event::Operating(operating) => self.operate(&operating),
             Event::Loss(loss) => self.loss_event(&loss),
             Event::NameFault => self.inject_name_fault(),
+            Event::StreamCut => self.cut_a_stream(),
             Event::Fault { kind } => {
                 if !self.quiet {
                     self.inject(kind);

@@ -3,7 +3,12 @@
 //! A change here gives every seed another meaning. What is new is better drawn from a stream of its own.
 
 use fastrand::Rng;
-use kv_core::{checkpoint::SLICE_RECORDS_MAX, inbox::Limits, message::CHUNK_BYTES_MAX, settings::Settings};
+use kv_core::{
+    checkpoint::{MERGE_FILES, SLICE_RECORDS_MAX},
+    inbox::Limits,
+    message::CHUNK_BYTES_MAX,
+    settings::Settings,
+};
 
 use super::{
     super::storms::Storms, Clients, Costs, Divergences, Faults, Founding, Kept, Links, Losses, Names, Operated,
@@ -41,6 +46,7 @@ impl Plan {
             log_bytes_max: segment_bytes * rng.u64(3..=12),
             chunk_bytes_max: draw_chunk(seed),
             slice_records_max: draw_slice(seed),
+            merge_deltas: draw_merges(seed),
             costs: Costs { install_micros_max: draw_install(seed), ..draw_costs(&mut rng) },
             links: draw_links(&mut rng, &settings),
             workload: draw_workload(&mut rng),
@@ -53,6 +59,7 @@ impl Plan {
             divergences: Divergences::default(),
             losses: Losses::default(),
             names: Names::default(),
+            streams_cut: 0,
             operated: Operated::draw(seed, nodes),
             clients: Clients::draw(seed),
             settings: draw_session_bounds(seed, settings),
@@ -61,6 +68,7 @@ impl Plan {
         plan.divergences = Divergences::draw(seed, replication.min(nodes), has_faults);
         plan.draw_losses();
         plan.names = Names::draw(seed, has_faults);
+        plan.streams_cut = u64::from(has_faults && plan.stream("cut streams").u32(..6) == 0);
         plan.tighten();
         plan
     }
@@ -80,6 +88,7 @@ impl Plan {
             log_bytes_max: 64 * 1024 * 1024,
             chunk_bytes_max: CHUNK_BYTES_MAX,
             slice_records_max: SLICE_RECORDS_MAX,
+            merge_deltas: MERGE_FILES,
             costs: Costs {
                 turn_micros: 20,
                 input_micros: 2,
@@ -122,6 +131,7 @@ impl Plan {
             divergences: Divergences::default(),
             losses: Losses::default(),
             names: Names::default(),
+            streams_cut: 0,
             operated: Operated::default(),
             clients: Clients::default(),
         }
@@ -176,6 +186,12 @@ fn draw_chunk(seed: u64) -> usize {
 fn draw_slice(seed: u64) -> usize {
     let mut rng = Rng::with_seed(mix(seed, "slices"));
     if rng.u32(..4) == 0 { [1, 4, 16][rng.usize(..3)] } else { SLICE_RECORDS_MAX }
+}
+
+/// In a fourth of all runs checkpoints are merged all the time.
+fn draw_merges(seed: u64) -> usize {
+    let mut rng = Rng::with_seed(mix(seed, "merges"));
+    if rng.u32(..4) == 0 { [2, 4, 8][rng.usize(..3)] } else { MERGE_FILES }
 }
 
 fn draw_costs(rng: &mut Rng) -> Costs {

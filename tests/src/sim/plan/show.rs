@@ -79,7 +79,7 @@ impl Plan {
         writeln!(
             f,
             "  clients: {}, {}, {}, answers within {} ms, requests held up to {} ms but {} %, {} % of writes in new sessions; {} sessions \
-             of {} B a shard, {} writes open in one, outcomes of {} B; files in pieces of {} B, {} records a step",
+             of {} B a shard, {} writes open in one, outcomes of {} B; files in pieces of {} B, {} records a step, {} deltas to merge",
             if clients.one_endpoint { "one address" } else { "all addresses" },
             if clients.old_map { "an old map" } else { "a map" },
             if clients.pushes { "maps pushed" } else { "maps asked for" },
@@ -92,7 +92,8 @@ impl Plan {
             bounds.open_max,
             bounds.outcome_bytes_max,
             self.chunk_bytes_max,
-            self.slice_records_max
+            self.slice_records_max,
+            self.merge_deltas
         )
     }
 
@@ -133,6 +134,9 @@ impl Plan {
     }
 
     fn show_operations(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.streams_cut > 0 {
+            writeln!(f, "  streams of files cut off: {}", self.streams_cut)?;
+        }
         if self.losses.often > 0.0 {
             let cut_millis = self.losses.cut_micros_max / 1_000;
             writeln!(
