@@ -38,6 +38,12 @@ impl Batcher {
         if self.waiting.is_empty() || self.last_bytes + bytes > self.block_bytes_max {
             self.open_block();
         }
+        if self.last_bytes + bytes <= self.block_bytes_max {
+            self.last_bytes += bytes;
+            let block = self.waiting.back_mut().expect("a block is open");
+            block.records.extend(records);
+            return block.number;
+        }
         for record in records {
             let bytes = record.bytes_about();
             if self.last_bytes + bytes > self.block_bytes_max && self.last_bytes > 0 {

@@ -109,7 +109,7 @@ pub(super) fn message_to_raft(message: &RaftMessage) -> eraftpb::Message {
 
 /// A message in our type; `None` for the kinds that never leave a process. `checkpoint` is
 /// where a snapshot sent was taken, with the table of nodes that raft does not know.
-pub(super) fn message_from_raft(message: &eraftpb::Message, checkpoint: Option<&Boundary>) -> Option<RaftMessage> {
+pub(super) fn message_from_raft(message: eraftpb::Message, checkpoint: Option<&Boundary>) -> Option<RaftMessage> {
     let kind = kind_from_raft(message.msg_type)?;
     let snapshot = (kind == RaftMessageKind::Snapshot).then(|| {
         let metadata = message.get_snapshot().get_metadata();
@@ -133,7 +133,7 @@ pub(super) fn message_from_raft(message: &eraftpb::Message, checkpoint: Option<&
         request_snapshot: LogIndex(message.request_snapshot),
         reject: message.reject,
         reject_hint: LogIndex(message.reject_hint),
-        context: message.context.clone(),
+        context: message.context,
         priority: message.priority,
     })
 }

@@ -59,9 +59,10 @@ impl Replica {
     }
 
     fn take_ready<S: StateStore>(&mut self, mut ready: Ready, cx: &mut Context<'_, S>, pumped: &mut Pumped) {
-        let at_once = self.own_messages(&ready.take_messages());
-        for message in at_once {
-            self.send_raft(message, cx, pumped);
+        for message in ready.take_messages() {
+            if let Some(message) = self.own_message(message) {
+                self.send_raft(message, cx, pumped);
+            }
         }
         let (records, snapshot) = self.records_of(&mut ready);
         if crate::mutant!("B22") && snapshot.is_some() {
@@ -70,19 +71,21 @@ impl Replica {
         }
         let committed = ready.committed_entries().last().map(|entry| LogIndex(entry.index));
         self.handed_out = committed.unwrap_or(self.handed_out);
-        let mut messages = self.own_messages(&ready.take_persisted_messages());
         let early = |message: &RaftMessage| {
             message.kind == RaftMessageKind::HeartbeatResponse
                 || (crate::mutant!("B10") && message.kind == RaftMessageKind::RequestVoteResponse)
                 || (crate::mutant!("B11") && message.kind == RaftMessageKind::AppendResponse)
         };
-        let (early, late): (Vec<_>, Vec<_>) = messages.drain(..).partition(early);
-        for message in early {
-            self.send_raft(message, cx, pumped);
+        let mut messages = Vec::new();
+        for message in ready.take_persisted_messages() {
+            match self.own_message(message) {
+                Some(message) if early(&message) => self.send_raft(message, cx, pumped),
+                late => messages.extend(late),
+            }
         }
         let batch = if records.is_empty() { None } else { Some(cx.batcher.push(records)) };
         point!(ReadyWaitedForEarlier if batch.is_none() && !self.flights.is_empty());
-        self.flights.push_back(Flight { ready: ready.number(), batch, messages: late, snapshot });
+        self.flights.push_back(Flight { ready: ready.number(), batch, messages, snapshot });
         self.raft.advance_append_async(ready);
         // Not while a snapshot is on its way to the disk: raft may hear of it only once it is there.
         if let Some(index) = committed {
@@ -169,10 +172,9 @@ impl Replica {
         }
     }
 
-    /// Raft's messages in our type. One with a snapshot carries the configuration at the newest checkpoint.
-    fn own_messages(&self, messages: &[raft::eraftpb::Message]) -> Vec<RaftMessage> {
-        let checkpoint = self.raft.store().checkpoint();
-        messages.iter().filter_map(|message| message_from_raft(message, checkpoint)).collect()
+    /// A message of raft's in our type. One with a snapshot carries the configuration at the newest checkpoint.
+    fn own_message(&self, message: raft::eraftpb::Message) -> Option<RaftMessage> {
+        message_from_raft(message, self.raft.store().checkpoint())
     }
 
     /// Tells raft that a message to this replica did not arrive.
