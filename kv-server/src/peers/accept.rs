@@ -1,6 +1,6 @@
 //! A connection from a peer: greeted, judged, and read.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt::Display, sync::Arc, time::Duration};
 
 use kv_core::{
     error::Error,
@@ -13,7 +13,7 @@ use kv_proto::{
 };
 use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::{
     convert::{FromPeer, id_from_wire, id_to_wire, message_from_wire},
@@ -49,8 +49,12 @@ impl Peer for PeerService {
         let mut inbound = request.into_inner();
         let hello = match timeout(HELLO_WAIT, inbound.message()).await {
             Ok(Ok(Some(v1::Envelope { content: Some(Content::Hello(hello)) }))) => hello,
-            Ok(Err(status)) => return Err(status),
-            Ok(_) => return Err(Status::invalid_argument("a connection between nodes begins with a greeting")),
+            Ok(Err(status)) if !is_refusal(&status) => return Err(status),
+            Ok(other) => {
+                self.shared.metrics.peer_refused(v1::RefusalReason::Protocol.as_str_name());
+                let nothing = Status::invalid_argument("a connection between nodes begins with a greeting");
+                return Err(other.err().unwrap_or(nothing));
+            }
             Err(_) => return Err(Status::deadline_exceeded("no greeting came")),
         };
         let (answers, outgoing) = mpsc::channel(1);
@@ -83,20 +87,10 @@ impl Peer for PeerService {
 
 /// Whether to listen to the caller, and to what.
 fn greet(shared: &Shared, hello: &v1::PeerHello) -> Result<Caller, v1::PeerRefusal> {
-    let refuse = |reason: v1::RefusalReason, message: String| Err(v1::PeerRefusal { reason: reason.into(), message });
     let node = NodeId(hello.node);
     if !shared.links.allows(node, shared.node) {
-        return refuse(v1::RefusalReason::Unspecified, "the link is cut".to_owned());
+        return Err(refusal(v1::RefusalReason::Unspecified, "the link is cut".to_owned()));
     }
-    let (cluster, incarnation) = match read_ids(hello) {
-        Ok(ids) => ids,
-        // Another version may well write ids in another way.
-        Err(_) if hello.protocol != PROTOCOL => {
-            let refusal = Refusal::Protocol { theirs: hello.protocol };
-            return refuse(v1::RefusalReason::Protocol, refusal.to_string());
-        }
-        Err(error) => return refuse(v1::RefusalReason::Protocol, error.message().to_owned()),
-    };
     let own = shared.cluster.get();
     let standing = match own {
         None => Standing::Unfounded(shared.node),
@@ -105,20 +99,40 @@ fn greet(shared: &Shared, hello: &v1::PeerHello) -> Result<Caller, v1::PeerRefus
             Standing::Founded { own: identity, record: &own.record }
         }
     };
-    let greeting = Hello { protocol: hello.protocol, cluster, node, incarnation };
-    match identity::greet(standing, NodeId(hello.to), &greeting) {
-        Ok(admission) => Ok(Caller { node, admission, judged_founded: own.is_some() }),
-        Err(refusal) => {
-            let reason = match refusal {
-                Refusal::Protocol { .. } | Refusal::Unfounded => v1::RefusalReason::Protocol,
-                Refusal::OtherCluster { .. } => v1::RefusalReason::WrongCluster,
-                Refusal::NotAMember { .. } => v1::RefusalReason::NotAMember,
-                Refusal::SameNode { .. } | Refusal::OtherNode { .. } => v1::RefusalReason::WrongNode,
-                Refusal::Wiped { .. } => v1::RefusalReason::Wiped,
-            };
-            refuse(reason, refusal.to_string())
+    Ok(Caller { node, admission: judge(standing, hello)?, judged_founded: own.is_some() })
+}
+
+/// Whether to listen to who greets with this, and to what.
+pub(crate) fn judge(standing: Standing<'_>, hello: &v1::PeerHello) -> Result<Admission, v1::PeerRefusal> {
+    let (cluster, incarnation) = match read_ids(hello) {
+        Ok(ids) => ids,
+        // Another version may well write ids in another way.
+        Err(_) if hello.protocol != PROTOCOL => {
+            let other = Refusal::Protocol { theirs: hello.protocol };
+            return Err(refusal(v1::RefusalReason::Protocol, other.to_string()));
         }
-    }
+        Err(error) => return Err(refusal(v1::RefusalReason::Protocol, error.message().to_owned())),
+    };
+    let greeting = Hello { protocol: hello.protocol, cluster, node: NodeId(hello.node), incarnation };
+    identity::greet(standing, NodeId(hello.to), &greeting).map_err(|refused| {
+        let reason = match refused {
+            Refusal::Protocol { .. } | Refusal::Unfounded => v1::RefusalReason::Protocol,
+            Refusal::OtherCluster { .. } => v1::RefusalReason::WrongCluster,
+            Refusal::NotAMember { .. } => v1::RefusalReason::NotAMember,
+            Refusal::SameNode { .. } | Refusal::OtherNode { .. } => v1::RefusalReason::WrongNode,
+            Refusal::Wiped { .. } => v1::RefusalReason::Wiped,
+        };
+        refusal(reason, refused.to_string())
+    })
+}
+
+fn refusal(reason: v1::RefusalReason, message: String) -> v1::PeerRefusal {
+    v1::PeerRefusal { reason: reason.into(), message }
+}
+
+/// Whether a stream ended for what it said, rather than with its connection.
+fn is_refusal(status: &Status) -> bool {
+    matches!(status.code(), Code::InvalidArgument | Code::ResourceExhausted | Code::OutOfRange)
 }
 
 fn read_ids(hello: &v1::PeerHello) -> Result<(Option<ClusterId>, Incarnation), Error> {
@@ -136,18 +150,31 @@ async fn read(
     mut inbound: Streaming<v1::Envelope>,
     _answers: mpsc::Sender<Result<v1::Envelope, Status>>,
 ) {
+    let refuse = |reason: &'static str, what: &dyn Display| {
+        shared.refused_messages.refused(caller.node, reason, what, &shared.metrics);
+    };
     let take = async {
-        while let Ok(Some(envelope)) = inbound.message().await {
-            let Some(Content::Batch(batch)) = envelope.content else { break };
+        loop {
+            let envelope = match inbound.message().await {
+                Ok(Some(envelope)) => envelope,
+                Ok(None) => break,
+                Err(status) => {
+                    if is_refusal(&status) {
+                        refuse("its bytes are no message", &status.message());
+                    }
+                    break;
+                }
+            };
+            let Some(Content::Batch(batch)) = envelope.content else {
+                refuse("it is no batch, and those are all that follows a greeting", &"the connection is closed");
+                break;
+            };
             let mut messages = Vec::with_capacity(batch.messages.len());
             for message in batch.messages {
                 match message_from_wire(message) {
                     Ok(FromPeer::Node(_)) if caller.admission != Admission::Member => {}
                     Ok(message) => messages.push(message),
-                    Err(error) => {
-                        let reason = "it is none that this version knows";
-                        shared.refused_messages.refused(caller.node, reason, &error, &shared.metrics);
-                    }
+                    Err(error) => refuse("it is none that this version knows", &error),
                 }
             }
             shared.inbox.push_peer(caller.node, messages).await;

@@ -22,6 +22,8 @@ use kv_core::{
 };
 use kv_proto::v1;
 
+#[cfg(test)]
+pub(crate) use self::accept::judge;
 pub(crate) use self::{accept::PeerService, contact::Contacts};
 use self::{contact::Contact, queue::LaneQueue};
 use crate::{

@@ -58,6 +58,8 @@ async fn callers_that_are_no_peers_are_told_why() {
         let Content::Refusal(refusal) = answer else { panic!("{hello:?} was answered {answer:?}") };
         assert_eq!(refusal.reason(), expected, "{}", refusal.message);
         assert!(!refusal.message.is_empty());
+        let http = cluster.addresses(1).unwrap().http.unwrap();
+        assert!(raw::counted(http, "kv_peers_refused_total", expected.as_str_name()).await > 0, "{expected:?}");
     }
 }
 
@@ -92,7 +94,7 @@ async fn what_no_peer_would_say_is_not_believed() {
             RaftMessage { message_type: 99, ..from_two(RaftMessageType::Append) },
             RaftMessage { to: 12_345, ..from_two(RaftMessageType::Append) },
             RaftMessage { from: 12_345, ..from_two(RaftMessageType::Append) },
-            RaftMessage { index: 9_000_000, entries: gap, ..from_two(RaftMessageType::Append) },
+            RaftMessage { index: 9_000_000, log_term: 1, entries: gap, ..from_two(RaftMessageType::Append) },
             RaftMessage { commit: u64::MAX, ..from_two(RaftMessageType::Heartbeat) },
             RaftMessage { index: u64::MAX, log_term: u64::MAX, ..from_two(RaftMessageType::AppendResponse) },
             RaftMessage { context: vec![0xff; 64].into(), ..from_two(RaftMessageType::HeartbeatResponse) },
@@ -109,6 +111,27 @@ async fn what_no_peer_would_say_is_not_believed() {
         let batch = Content::Batch(PeerBatch { messages });
         outgoing.send(Envelope { content: Some(batch) }).await.unwrap();
     }
+    // A second greeting ends the connection; bytes that are no message end that of who sends them.
+    outgoing.send(Envelope { content: Some(Content::Hello(hello(&cluster).await)) }).await.unwrap();
+    let peer = cluster.addresses(1).unwrap().peer.to_string();
+    raw::call_with_bytes(&peer, "/kv.v1.Peer/Exchange", &[0xff; 50]).await;
+    let http = cluster.addresses(1).unwrap().http.unwrap();
+    for (reason, times) in [
+        ("it is none that this version knows", map.shards.len()),
+        ("it is for another replica", map.shards.len()),
+        ("its sender is not the group's replica on that node", map.shards.len()),
+        ("an index or a term that no log reaches", map.shards.len()),
+        ("its entries are not contiguous", map.shards.len()),
+        ("it is about a shard that does not stand here", map.shards.len()),
+        ("it is no batch, and those are all that follows a greeting", 1),
+    ] {
+        until(reason, || async {
+            let count = raw::counted(http, "kv_peer_messages_refused_total", reason).await;
+            (count >= times as u64).then_some(())
+        })
+        .await;
+    }
+    assert!(raw::counted(http, "kv_peers_refused_total", RefusalReason::Protocol.as_str_name()).await > 0);
     for entry in client.get_many(keys(20)).await {
         assert_eq!(entry.unwrap().unwrap().value, "unharmed");
     }

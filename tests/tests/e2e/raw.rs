@@ -1,6 +1,6 @@
 //! Calls without kv-client: what any other language sees, and what no client of ours would ever send.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use bytes::{Buf, BufMut, Bytes};
 use kv_proto::v1::{
@@ -8,7 +8,12 @@ use kv_proto::v1::{
     Welcome, batch_request_message, batch_response_message, cluster_client::ClusterClient, kv_client::KvClient, op,
     result,
 };
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::mpsc,
+    time::timeout,
+};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
     Status, Streaming,
@@ -33,6 +38,16 @@ pub(crate) async fn unary(address: &str) -> KvClient<Channel> {
 pub(crate) async fn topology(address: &str) -> v1::TopologyResponse {
     let mut client = ClusterClient::new(channel(address).await);
     client.topology(v1::TopologyRequest {}).await.unwrap().into_inner()
+}
+
+/// What a node has counted under this name for this reason.
+pub(crate) async fn counted(http: SocketAddr, name: &str, reason: &str) -> u64 {
+    let mut connection = TcpStream::connect(http).await.unwrap();
+    connection.write_all(b"GET /metrics HTTP/1.1\r\nhost: kv\r\nconnection: close\r\n\r\n").await.unwrap();
+    let mut page = String::new();
+    timeout(PATIENCE, connection.read_to_string(&mut page)).await.unwrap().unwrap();
+    let start = format!("{name}{{reason=\"{reason}\"}} ");
+    page.lines().find_map(|line| line.strip_prefix(&start)).map_or(0, |count| count.trim().parse().unwrap())
 }
 
 /// What the status of a failed call carries.

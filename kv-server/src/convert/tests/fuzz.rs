@@ -1,12 +1,20 @@
 //! Frames of peers and of clients that nobody wrote.
 
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    sync::LazyLock,
+};
 
 use bytes::Bytes;
 use fastrand::Rng;
-use kv_core::error::Error;
+use kv_core::{
+    error::Error,
+    founding::{FoundingRecord, Member},
+    identity::{Admission, Identity, Standing},
+    types::{Durability, Incarnation, NodeId},
+};
 use kv_proto::{
-    frame,
+    PROTOCOL, frame,
     v1::{self, batch_request_message::Message, envelope::Content, op},
 };
 use kv_tests::fuzz::Target;
@@ -15,11 +23,12 @@ use tonic::Status;
 
 use super::{
     super::{
-        FromPeer, delete_from_wire, get_from_wire, message_from_wire, message_to_wire, operation_from_wire,
+        FromPeer, delete_from_wire, get_from_wire, id_to_wire, message_from_wire, message_to_wire, operation_from_wire,
         put_from_wire,
     },
     peers,
 };
+use crate::peers::judge;
 
 const SPARE_BYTES: u64 = 64 * 1024;
 /// A message takes at least 2 bytes of a frame and some 200 in memory, three times that while the list that it is on grows.
@@ -51,6 +60,9 @@ fn a_peers_frame() {
     let raft = Some(v1::peer_message::Body::Raft(append));
     seeds.push(envelope(vec![v1::PeerMessage { shard: 1, body: raft }]));
     seeds.push(envelope(vec![v1::PeerMessage::default(); 4_000]));
+    for hello in [greeting(), v1::PeerHello { cluster: Bytes::new(), ..greeting() }] {
+        seeds.push(v1::Envelope { content: Some(Content::Hello(hello)) }.encode_to_vec());
+    }
     let target = Target { name: "peer", runs: 40_000, bytes_max: 12 * 1024, seeds };
     target.run(|input| {
         let bytes = Bytes::copy_from_slice(input);
@@ -59,7 +71,11 @@ fn a_peers_frame() {
                 Ok(envelope) => envelope.content,
                 Err(status) => return Err(undecoded(&status)),
             };
-            let Some(Content::Batch(batch)) = content else { return Err("no batch".to_owned()) };
+            let batch = match content {
+                Some(Content::Batch(batch)) => batch,
+                Some(Content::Hello(hello)) => return Err(greeted(&hello)),
+                _ => return Err("no batch".to_owned()),
+            };
             Ok(batch.messages.into_iter().map(message_from_wire).collect::<Result<Vec<_>, Error>>())
         });
         let messages = match said {
@@ -81,6 +97,55 @@ fn a_peers_frame() {
             .collect();
         kinds.join(", ")
     });
+}
+
+/// Who greets is listened to only as the member that it is, of this cluster and with its own disk; and everybody else is told
+/// a reason that is counted.
+fn greeted(hello: &v1::PeerHello) -> String {
+    let (own, record) = &*FOUNDED;
+    match judge(Standing::Founded { own: *own, record }, hello) {
+        Ok(Admission::Member) => {
+            let same = v1::PeerHello { kind: hello.kind, ..greeting() };
+            assert_eq!(*hello, same, "a stranger is taken for node 2");
+            "a member".to_owned()
+        }
+        Ok(Admission::FoundingOnly) => {
+            assert!(hello.cluster.is_empty());
+            "one that is not founded".to_owned()
+        }
+        Err(refusal) => {
+            assert!(refusal.reason() != v1::RefusalReason::Unspecified && !refusal.message.is_empty());
+            refusal.reason().as_str_name().to_owned()
+        }
+    }
+}
+
+/// Node 1 of a cluster of two.
+static FOUNDED: LazyLock<(Identity, FoundingRecord)> = LazyLock::new(|| {
+    let member = |node| Member {
+        node: NodeId(node),
+        incarnation: Incarnation(u128::from(node) << 64 | 7),
+        peer_address: format!("n{node}:1"),
+        zone: String::new(),
+        weight: 1,
+    };
+    let members: Vec<_> = (1..=2).map(member).collect();
+    let incarnation = members[0].incarnation;
+    let record = FoundingRecord { members, shards: 1, replication: 2, durability: Durability::Sync };
+    (Identity { cluster: record.cluster_id(), node: NodeId(1), incarnation }, record)
+});
+
+/// What node 2 says to node 1.
+fn greeting() -> v1::PeerHello {
+    let (own, record) = &*FOUNDED;
+    v1::PeerHello {
+        protocol: PROTOCOL,
+        cluster: id_to_wire(own.cluster.0),
+        node: 2,
+        incarnation: id_to_wire(record.members[1].incarnation.0),
+        kind: v1::ConnectionKind::Main.into(),
+        to: 1,
+    }
 }
 
 /// The place of an error is no kind of its own.
