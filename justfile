@@ -57,11 +57,15 @@ crash-points states="1000000" seed="1":
 mutants:
     @cargo run --release -q -p kv-tests --bin sim -- --mutants
 
-# Fuzzing for long: so many made-up inputs for each target, some 20 minutes for 10,000,000; the three nodes take a tenth.
-fuzz runs="10000000" seed="1":
-    KV_FUZZ_RUNS={{runs}} KV_FUZZ_SEED={{seed}} cargo test --release -p kv-tests --test fuzz -- --nocapture --skip three_nodes
-    KV_FUZZ_RUNS=$(({{runs}} / 10)) KV_FUZZ_SEED={{seed}} cargo test --release -p kv-tests --test fuzz -- --nocapture three_nodes
-    KV_FUZZ_RUNS={{runs}} KV_FUZZ_SEED={{seed}} cargo test --release -p kv-server --lib --bin kv-server -- --nocapture fuzz configuration_file
+# Fuzzing for long: so many made-up inputs for each target (the three nodes take a tenth), a line for each; some 15 minutes of
+# CPU for 10,000,000. `just fuzz 100000 7 log` takes other inputs, for the targets whose names have `log` in them.
+fuzz runs="10000000" seed="1" only="":
+    .ci/fuzz {{runs}} {{seed}} {{only}}
+
+# What a target makes of one input, such as one that failed and was written to target/fuzz: `just fuzz-one log FILE`.
+# Those of the server are in `"kv-server --lib"`.
+fuzz-one target input package="kv-tests --test fuzz":
+    KV_FUZZ_INPUT={{absolute_path(input)}} cargo test -p {{package}} -- --nocapture {{target}}
 
 # The same with libFuzzer, which is guided by coverage: one target of kv-tests, its corpus, and how many inputs.
 fuzz-guided target corpus runs="10000000":

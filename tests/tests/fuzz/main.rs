@@ -39,3 +39,9 @@ fn mode(input: &[u8]) -> (u8, &[u8]) {
 fn with_mode(mode: u8, rest: &[u8]) -> Vec<u8> {
     [&[mode], rest].concat()
 }
+
+#[test]
+#[should_panic(expected = "were held")]
+fn a_decoder_that_trusts_a_length_is_found() {
+    bounded(2, 100, || drop(std::hint::black_box(Vec::<u8>::with_capacity(66_000))));
+}

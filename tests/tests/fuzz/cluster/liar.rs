@@ -6,12 +6,13 @@ use kv_core::{
     checkpoint::job::{FileDescription, Manifest},
     command::{Command, encode_batch},
     configuration::Configuration,
+    io::Input,
     log::record::{EntryKind, LogEntry},
     message::{MARKS_TOLD_MAX, MarkDigest, MarkReport, PeerMessage, RaftMessage, RaftMessageKind, SnapshotMark},
     types::{Digest, Epoch, Incarnation, LogIndex, MapVersion, NodeId, ReplicaId, ShardId, Term},
 };
 
-use super::{Cluster, LIAR};
+use super::{HONEST, LIAR, SHARDS, world::Cluster};
 
 /// Bytes of a script, zeros at its end.
 pub(super) struct Script<'a>(pub(super) &'a [u8]);
@@ -44,7 +45,50 @@ impl Script<'_> {
 }
 
 impl Cluster {
-    pub(super) fn lie(&self, node: NodeId, shard: ShardId, script: &mut Script) -> PeerMessage {
+    /// One step of the script. The liar says nothing of a shard that is spared.
+    pub(super) fn step(&mut self, script: &mut Script, spared: Option<ShardId>) {
+        let node = HONEST[script.below(2)];
+        let shard = ShardId(script.below(1 + SHARDS as usize) as u64);
+        let is_told = |message: &PeerMessage| spared.is_none_or(|spared| message.shard() != Some(spared));
+        match script.below(16) {
+            0 => self.settle(),
+            1 => self.tick(1 + script.below(12)),
+            2 => {
+                for node in HONEST {
+                    self.write(node, shard, 64 * script.below(40));
+                }
+            }
+            3 => drop(self.turns()),
+            4 | 5 => {
+                // What was truly said, said again: to another, by the liar, altered.
+                let Some((to, message)) = self.sent.get(script.below(64)).cloned() else { return };
+                let to = if script.byte() & 1 == 0 { to } else { node };
+                let mut message = message;
+                alter(&mut message, script);
+                if is_told(&message) {
+                    self.give(to, Input::Peer { from: LIAR, message });
+                }
+            }
+            6 => {
+                let to = NodeId(script.number(1));
+                self.give(node, Input::Undelivered { to, shard: (script.byte() & 1 == 0).then_some(shard) });
+            }
+            _ => {
+                let from = if script.byte() < 240 { LIAR } else { NodeId(script.number(1)) };
+                let message = self.lie(node, shard, script);
+                // A connection says whose it is. Two voices that contradict each other at an index that no log has would be two
+                // liars of three: such a dispute ends only with a mark above it.
+                let from = if matches!(message, PeerMessage::Marks { .. }) { LIAR } else { from };
+                for _ in 0..=(script.byte() / 250) * 40 {
+                    if is_told(&message) {
+                        self.give(node, Input::Peer { from, message: message.clone() });
+                    }
+                }
+            }
+        }
+    }
+
+    fn lie(&self, node: NodeId, shard: ShardId, script: &mut Script) -> PeerMessage {
         let index = self.truth(node, shard).3;
         let number = u64::from(script.byte());
         let other = ShardId(script.number(shard.0));
