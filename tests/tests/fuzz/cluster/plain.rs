@@ -62,12 +62,14 @@ fn is_plain_lie(to: NodeId, from: NodeId, message: &PeerMessage) -> bool {
     match (message, row) {
         (PeerMessage::MapTell(map), _) => is_foreign(map),
         (PeerMessage::DescribeNode(own), _) => own.node != from || own.weight == 0,
-        // Who asks for what is not there gets nothing.
+        // Who asks for what is not there gets nothing. A round of leadership is about several shards.
         (
             PeerMessage::MapAsk { .. }
             | PeerMessage::StateAsk { .. }
             | PeerMessage::SnapshotWant { .. }
-            | PeerMessage::SnapshotEnd { .. },
+            | PeerMessage::SnapshotEnd { .. }
+            | PeerMessage::LeadershipAsk { .. }
+            | PeerMessage::LeadershipAnswer { .. },
             _,
         ) => false,
         (_, None) => true,
