@@ -29,7 +29,8 @@ pub const REPLICAS_MAX: usize = 64;
 
 impl Configuration {
     /// Whether a majority of the voters is such; in a joint configuration, one of each half.
-    pub(crate) fn is_majority(&self, is_such: impl Fn(ReplicaId) -> bool) -> bool {
+    #[must_use]
+    pub fn is_majority(&self, is_such: impl Fn(ReplicaId) -> bool) -> bool {
         let holds = |half: &[ReplicaId]| half.iter().filter(|replica| is_such(**replica)).count() > half.len() / 2;
         holds(&self.voters) && (self.voters_outgoing.is_empty() || holds(&self.voters_outgoing))
     }
