@@ -6,6 +6,8 @@
 //! after so many steps. A step handles some hundred records, or syncs one file, so that a simulated
 //! crash can fall between any two.
 
+mod merges;
+
 use std::{
     collections::{BTreeMap, VecDeque},
     fmt,
@@ -13,7 +15,7 @@ use std::{
 
 use crate::{
     checkpoint::{
-        base::{self, BaseTask, MERGE_FILES, MergeBounds},
+        base::{BaseTask, MERGE_FILES, MergeBounds},
         chain::{directory, set_directory, sets},
         confirmed::note_confirmed,
         context::{Context, Failure, Progress, ReplicaFiles, SLICE_RECORDS_MAX, Step},
@@ -384,37 +386,6 @@ impl<F: FileDisk, S: StateStore> Worker<F, S> {
         first_write.filter(|_| may_overtake).unwrap_or(0)
     }
 
-    fn merges(&mut self, step: &mut Step) -> Result<bool, DiskError> {
-        let Some((shard, task)) = &mut self.merge else {
-            let Some((shard, replica)) = self.merges.pop_front() else { return Ok(false) };
-            let bounds = self.cx.merge_bounds;
-            let due = self.cx.replicas.get(&replica).and_then(|known| Some((known, base::due(known, bounds)?)));
-            self.merge = due.map(|(known, places)| (shard, BaseTask::new(replica, known, places)));
-            return Ok(true);
-        };
-        let (shard, replica) = (*shard, task.replica());
-        match task.step(&mut self.cx, step) {
-            Ok(Progress::More) => return Ok(true),
-            Ok(Progress::Done) => {}
-            // Without room the deltas stay as they are; the next checkpoint tries again.
-            Err(Failure::Disk(error)) if error.kind == DiskErrorKind::Full => {
-                point!(MergeHadNoRoom);
-                task.abandon(&mut self.cx.files)?;
-            }
-            Err(failure) => {
-                let reason = reason(failure)?;
-                task.abandon(&mut self.cx.files)?;
-                if let Some(known) = self.cx.replicas.get_mut(&replica) {
-                    known.is_loaded = false;
-                }
-                point!(MergeFoundDamage);
-                step.events.push(CheckpointEvent::TreeFailed { shard, replica, reason });
-            }
-        }
-        self.merge = None;
-        Ok(true)
-    }
-
     /// Notes that a checkpoint is confirmed, if it is one of those that there are now.
     fn note_confirmed(
         &mut self,
@@ -441,41 +412,6 @@ impl<F: FileDisk, S: StateStore> Worker<F, S> {
         known.confirmed = index;
         step.events.push(CheckpointEvent::Confirmed { shard, replica, index });
         self.merge_if_due(shard, replica);
-        Ok(())
-    }
-
-    /// A checkpoint is confirmed: a merge that would take its file away is given up, if it can be.
-    fn merge_makes_way(&mut self, replica: ReplicaId, confirmed: LogIndex) -> Result<bool, DiskError> {
-        let Some((_, task)) = &self.merge else { return Ok(true) };
-        if task.replica() != replica || !task.is_against(confirmed) {
-            return Ok(true);
-        }
-        let may = task.may_be_abandoned();
-        if may {
-            self.abandon_merge(replica)?;
-        }
-        Ok(may)
-    }
-
-    fn merge_if_due(&mut self, shard: ShardId, replica: ReplicaId) {
-        let bounds = self.cx.merge_bounds;
-        let is_due = self.cx.replicas.get(&replica).is_some_and(|known| base::due(known, bounds).is_some());
-        if is_due && !self.is_merging(replica) {
-            self.merges.push_back((shard, replica));
-        }
-    }
-
-    fn is_merging(&self, replica: ReplicaId) -> bool {
-        self.merges.iter().any(|(_, queued)| *queued == replica)
-            || self.merge.as_ref().is_some_and(|(_, task)| task.replica() == replica)
-    }
-
-    fn abandon_merge(&mut self, replica: ReplicaId) -> Result<(), DiskError> {
-        self.merges.retain(|(_, queued)| *queued != replica);
-        if let Some((_, task)) = self.merge.take_if(|(_, task)| task.replica() == replica) {
-            point!(MergeAbandoned);
-            task.abandon(&mut self.cx.files)?;
-        }
         Ok(())
     }
 }
