@@ -14,7 +14,7 @@ use kv_core::{
     disk::StateStore,
     founding::{FoundingRecord, Member},
     io::{Answer, Input, Notice, Operation, Output, Request},
-    log::record::{Install, LogReport, Recovered, StagingId},
+    log::record::{Install, LogReport, StagingId},
     message::PeerMessage,
     node::{Node, Opening, Role},
     settings::Settings,
@@ -102,16 +102,7 @@ impl Cluster {
         let settings = Settings { active_bytes_max: 16 * 1024, kept_bytes_max: 16 * 1024, ..Settings::default() };
         for node in NODES {
             let store = MemoryStore::default();
-            let opening = Opening {
-                node,
-                record: FOUNDING.0.clone(),
-                recovered: Recovered::default(),
-                footers: BTreeMap::new(),
-                settings: settings.clone(),
-                seed: node.0,
-                run: node.0 << 32,
-                now: cluster.now,
-            };
+            let opening = Opening::first(node, FOUNDING.0.clone(), settings.clone(), cluster.now);
             let mut outputs = Vec::new();
             let opened = Node::open(opening, store.clone(), &mut outputs).unwrap();
             let mut own = opened.map().nodes.iter().find(|known| known.node == node).unwrap().clone();
