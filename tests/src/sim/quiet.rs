@@ -19,6 +19,9 @@ const LOOK_MICROS: u64 = 100_000;
 /// How long clients go on with their work after the faults, in microseconds: what was pent up is worked off under load.
 const WORK_ON_MICROS: u64 = 2_000_000;
 
+/// What a session takes with the outcomes of a few writes, for the sake of [`World::writers_at_last`].
+const SESSION_BYTES_ABOUT: usize = 300;
+
 impl World {
     /// Ends all faults, and starts all nodes that may start.
     pub fn quieten(&mut self) {
@@ -56,9 +59,9 @@ impl World {
         self.wait_for(limit, "in quiet, every shard gets one leader", Self::leaderless);
         // Read before anything is written anew: what was lost in all replicas alike would not be missed afterwards.
         self.read_all(limit);
+        let writers = self.writers_at_last();
         for (number, key) in self.keys.in_use().to_vec().into_iter().enumerate() {
-            let client = number % self.clients.len();
-            self.put_at_last(client, key, limit);
+            self.put_at_last(number % writers, key, limit);
         }
         self.wait_for(limit, "in quiet, every operation ends", Self::still_open);
         self.judge.final_reads_from = self.judge.moment().event;
@@ -92,6 +95,14 @@ impl World {
             plan: self.plan,
         };
         (report, self.judge.history)
+    }
+
+    /// How many clients write at last: as many as a shard surely remembers sessions of. More would go on evicting each other,
+    /// each be told so, and begin again: that one of them comes through is promised to nobody.
+    fn writers_at_last(&self) -> usize {
+        let bounds = self.plan.settings.session_bounds;
+        let remembered = bounds.sessions_max.min(bounds.bytes_max / SESSION_BYTES_ABOUT);
+        remembered.clamp(1, self.clients.len())
     }
 
     /// Reads every key that was ever in use, linearizably.
