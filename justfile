@@ -45,6 +45,10 @@ instructions *args:
     CARGO_INCREMENTAL=0 cargo build --locked --release -p kv-tests --bin instructions
     .ci/instructions {{args}}
 
+# Time of what each operation passes (codec, log, apply, ring) and of the checker, beside the last run's: `just micro apply` for one group.
+micro *args:
+    cargo bench -p kv-tests --bench micro -- {{args}}
+
 # Ten times the load that a cluster can bear.
 overload:
     cargo run --release -p kv-tests --bin sim -- --overload

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 
 /// Bytes that don't decode: what was expected where.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,20 +64,22 @@ pub fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
 /// Reads what the `put_*` functions wrote, slicing (not copying) byte strings from the input.
 #[derive(Clone, Debug)]
 pub struct Reader {
-    rest: Bytes,
+    bytes: Bytes,
+    /// How many of them are read.
+    read: usize,
 }
 
 impl Reader {
     /// A reader at the start of these bytes.
     #[must_use]
     pub fn new(bytes: Bytes) -> Self {
-        Self { rest: bytes }
+        Self { bytes, read: 0 }
     }
 
     /// Number of bytes not yet read.
     #[must_use]
     pub fn remaining(&self) -> usize {
-        self.rest.len()
+        self.bytes.len() - self.read
     }
 
     /// Takes exactly `count` bytes.
@@ -85,15 +87,17 @@ impl Reader {
     /// # Errors
     /// If fewer are left.
     pub fn take(&mut self, count: usize) -> Result<Bytes, CodecError> {
-        if count > self.rest.len() {
+        if count > self.remaining() {
             return Err(CodecError("more bytes"));
         }
-        Ok(self.rest.split_to(count))
+        let from = self.read;
+        self.read += count;
+        Ok(self.bytes.slice(from..self.read))
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], CodecError> {
-        let bytes = *self.rest.first_chunk::<N>().ok_or(CodecError("more bytes"))?;
-        self.rest.advance(N);
+        let bytes = *self.bytes[self.read..].first_chunk::<N>().ok_or(CodecError("more bytes"))?;
+        self.read += N;
         Ok(bytes)
     }
 
@@ -192,7 +196,7 @@ impl Reader {
     /// # Errors
     /// If bytes are left over.
     pub fn finish(self) -> Result<(), CodecError> {
-        if self.rest.is_empty() { Ok(()) } else { Err(CodecError("the end")) }
+        if self.remaining() == 0 { Ok(()) } else { Err(CodecError("the end")) }
     }
 }
 

@@ -138,7 +138,12 @@ const FLAG_SESSION: u8 = 16;
 /// Encodes commands as the data of one log entry.
 #[must_use]
 pub fn encode_batch(commands: &[Command]) -> Bytes {
-    let mut out = Vec::with_capacity(16 + commands.iter().map(encoded_bytes_about).sum::<usize>());
+    encode_commands(commands.iter())
+}
+
+/// The same of commands that lie elsewhere.
+pub(crate) fn encode_commands<'a>(commands: impl ExactSizeIterator<Item = &'a Command> + Clone) -> Bytes {
+    let mut out = Vec::with_capacity(16 + commands.clone().map(encoded_bytes_about).sum::<usize>());
     put_u8(&mut out, FORMAT);
     put_varint(&mut out, commands.len() as u64);
     for command in commands {
@@ -163,7 +168,8 @@ pub fn decode_batch(data: &Bytes) -> Result<Vec<Command>, CodecError> {
     if count > BATCH_COMMANDS_MAX {
         return Err(CodecError("a batch of at most 16,384 commands"));
     }
-    let mut commands = Vec::new();
+    // The smallest write of a client takes more than 16 bytes; what claims to hold smaller ones gets its room as they come.
+    let mut commands = Vec::with_capacity(count.min(1 + reader.remaining() / 16));
     for _ in 0..count {
         commands.push(decode(&mut reader)?);
     }

@@ -53,4 +53,6 @@ pub mod node;
 #[cfg(feature = "node")]
 mod replica;
 #[cfg(feature = "node")]
+mod sequences;
+#[cfg(feature = "node")]
 pub mod state;

@@ -62,7 +62,7 @@ impl Slice {
         self.records_max.saturating_sub(self.records)
     }
 
-    pub(super) fn count(&mut self, key: &Bytes, value: Option<&Bytes>) {
+    pub(super) fn count(&mut self, key: &[u8], value: Option<&Bytes>) {
         self.records += 1;
         self.bytes += key.len() + value.map_or(0, Bytes::len);
     }

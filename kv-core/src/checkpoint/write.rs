@@ -7,6 +7,8 @@
 
 use std::collections::VecDeque;
 
+use bytes::Bytes;
+
 use crate::{
     checkpoint::{
         chain::{ChainFile, set_directory, sync_names},
@@ -179,7 +181,7 @@ impl WriteTask {
             }
             let (key, value) = self.table.record(*number);
             slice.count(key, value.as_ref());
-            changes.push((key.clone(), value.clone()));
+            changes.push((Bytes::copy_from_slice(key), value.clone()));
         }
         slice.report(step);
         if !changes.is_empty() {

@@ -14,10 +14,11 @@ use raft::eraftpb;
 
 use super::{Replica, context::Context};
 use crate::{
-    command::{Command, Condition, SessionStamp, Write, encode_batch, encoded_bytes_about},
+    command::{Command, Condition, SessionStamp, Write, encode_commands, encoded_bytes_about},
     disk::StateStore,
     error::{Error, ErrorKind},
     io::{Answer, Durability},
+    sequences::SequenceMap,
     state::{ShardState, sessions},
     types::{LogIndex, RequestId, Sequence, SessionId, Term, Time, Token},
 };
@@ -94,7 +95,7 @@ pub(super) struct Proposals {
     session_bytes: usize,
     sessions: usize,
     /// Unapplied sequences and the highest floor of each session.
-    open: BTreeMap<SessionId, (BTreeMap<Sequence, u32>, Sequence)>,
+    open: BTreeMap<SessionId, (SequenceMap<u32>, Sequence)>,
 }
 
 impl Proposals {
@@ -153,7 +154,10 @@ impl Proposals {
         if let Command::Write(Write { session: Some(stamp), .. }) = command {
             let (open, floor) = self.open.entry(stamp.session).or_default();
             // The same sequence may stand in two entries.
-            *open.entry(stamp.sequence).or_default() += 1;
+            match open.get_mut(stamp.sequence) {
+                Some(count) => *count += 1,
+                None => _ = open.insert(stamp.sequence, 1),
+            }
             notes.stamps.push(*stamp);
             *floor = (*floor).max(stamp.floor);
         }
@@ -184,10 +188,10 @@ impl Proposals {
         self.sessions -= notes.sessions;
         for stamp in &notes.stamps {
             if let Some((open, _)) = self.open.get_mut(&stamp.session) {
-                if let Some(count) = open.get_mut(&stamp.sequence) {
+                if let Some(count) = open.get_mut(stamp.sequence) {
                     *count -= 1;
                     if *count == 0 {
-                        open.remove(&stamp.sequence);
+                        open.remove(stamp.sequence);
                     }
                 }
                 if open.is_empty() {
@@ -247,7 +251,7 @@ impl Proposals {
         };
         let unapplied = self.open.get(&stamp.session);
         let (open, floor) = unapplied.map_or((0, Sequence(0)), |(open, floor)| (open.len(), *floor));
-        let twice = unapplied.is_some_and(|(open, _)| open.contains_key(&stamp.sequence));
+        let twice = unapplied.is_some_and(|(open, _)| open.contains(stamp.sequence));
         point!(AsyncWaitedForTwo if twice || stamp.sequence < floor);
         let is_full = session.open() + open >= state.session_bounds().open_max;
         point!(AsyncWaitedForAFullSession if is_full);
@@ -265,7 +269,7 @@ impl Replica {
             point!(WriteWaitedForAHandOver);
             return;
         }
-        let queued = self.proposals.take_queued();
+        let mut queued = self.proposals.take_queued();
         if !self.leads() {
             for request in queued.iter().filter_map(|queued| queued.waiting.unanswered()) {
                 let error = self.not_leading(cx);
@@ -273,36 +277,26 @@ impl Replica {
             }
             return;
         }
-        let mut groups: Vec<Vec<Queued>> = Vec::new();
-        let mut bytes = 0;
-        for one in queued {
-            let more = encoded_bytes_about(&one.command);
-            if groups.is_empty() || bytes + more > ENTRY_BYTES_MAX {
-                groups.push(Vec::new());
-                bytes = 0;
-            }
-            bytes += more;
-            groups.last_mut().expect("a group is open").push(one);
-        }
-        point!(CommandsCut if groups.len() > 1);
-        for group in groups {
-            self.propose_group(group, cx);
+        while !queued.is_empty() {
+            let later = queued.split_off(entry_commands(&queued));
+            point!(CommandsCut if !later.is_empty());
+            self.propose_group(queued, cx);
+            queued = later;
         }
     }
 
     fn propose_group<S: StateStore>(&mut self, group: Vec<Queued>, cx: &mut Context<'_, S>) {
-        let (waiting, commands): (Vec<_>, Vec<_>) =
-            group.into_iter().map(|queued| ((queued.waiting, queued.durability), queued.command)).unzip();
         #[cfg(kv_mutants)]
-        let commands = self.evaluate_too_early(commands, cx);
-        let entry = eraftpb::Entry { data: encode_batch(&commands), ..Default::default() };
+        let group = self.evaluate_too_early(group, cx);
+        let data = encode_commands(group.iter().map(|queued| &queued.command));
+        let entry = eraftpb::Entry { data, ..Default::default() };
         let mut message = eraftpb::Message { from: self.id.0, ..Default::default() };
         message.set_msg_type(eraftpb::MessageType::MsgPropose);
         message.set_entries(vec![entry].into());
         let index = self.last_index().next();
         if self.raft.step(message).is_err() {
             point!(ProposedTooMuch);
-            for request in waiting.iter().filter_map(|(waiting, _)| waiting.unanswered()) {
+            for request in group.iter().filter_map(|queued| queued.waiting.unanswered()) {
                 let error = Error::overloaded("the shard has too much that is proposed but not yet committed", 20);
                 cx.reply(request, Err(error));
             }
@@ -311,15 +305,15 @@ impl Replica {
         debug_assert_eq!(self.last_index(), index, "a leader appends what is proposed");
         let term = self.term();
         let mut notes = Notes::default();
-        let mut kept = Vec::with_capacity(waiting.len());
-        for ((mut waiting, durability), command) in waiting.into_iter().zip(&commands) {
-            let early = durability == Durability::Async && self.may_acknowledge_early(command, cx);
+        let mut kept = Vec::with_capacity(group.len());
+        for Queued { mut waiting, command, durability } in group {
+            let early = durability == Durability::Async && self.may_acknowledge_early(&command, cx);
             if early {
                 waiting.answered = true;
                 let token = Token { shard: self.shard, term, index };
                 cx.reply(waiting.request, Ok(Answer::Accepted { token }));
             }
-            self.proposals.add(index, command, early.then_some(cx.now), &mut notes);
+            self.proposals.add(index, &command, early.then_some(cx.now), &mut notes);
             kept.push(waiting);
         }
         self.proposals.count += kept.len();
@@ -328,10 +322,10 @@ impl Replica {
 
     /// B30: whether a condition holds is looked up when the write is proposed, not when it is applied.
     #[cfg(kv_mutants)]
-    fn evaluate_too_early<S: StateStore>(&self, mut commands: Vec<Command>, cx: &Context<'_, S>) -> Vec<Command> {
-        let Some(state) = self.state().filter(|_| crate::mutant!("B30")) else { return commands };
-        for command in &mut commands {
-            if let Command::Write(write) = command
+    fn evaluate_too_early<S: StateStore>(&self, mut group: Vec<Queued>, cx: &Context<'_, S>) -> Vec<Queued> {
+        let Some(state) = self.state().filter(|_| crate::mutant!("B30")) else { return group };
+        for queued in &mut group {
+            if let Command::Write(write) = &mut queued.command
                 && let Ok(current) = state.get(&crate::state::Tree::new(cx.store, self.id), &write.key)
             {
                 let holds = match write.condition {
@@ -344,7 +338,7 @@ impl Replica {
                 }
             }
         }
-        commands
+        group
     }
 
     /// Whether a write may be acknowledged before its entry is decided: only if the entry's commit is all that it needs. The
@@ -407,6 +401,16 @@ impl Replica {
             }
         }
     }
+}
+
+/// How many of these go into one entry: at least one.
+fn entry_commands(queued: &[Queued]) -> usize {
+    let mut bytes = 0;
+    let cut = queued.iter().position(|one| {
+        bytes += encoded_bytes_about(&one.command);
+        bytes > ENTRY_BYTES_MAX
+    });
+    cut.map_or(queued.len(), |cut| cut.max(1))
 }
 
 /// Refuses what can't be async. Anything else is for the books to decide.

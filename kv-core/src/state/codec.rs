@@ -3,17 +3,16 @@
 //! Every value has exactly one encoding, since digests are taken over it. A session's numbers have fixed widths, so that its
 //! size (which decides evictions, hence must be the same everywhere) is a sum and not a measurement.
 
-use std::collections::BTreeMap;
-
 use bytes::Bytes;
 
 use crate::{
     codec::{CodecError, Reader, put_u8, put_u32, put_u64, put_u128, put_varint, varint_bytes},
     command::Previous,
     configuration::Configuration,
+    sequences::SequenceMap,
     shard_map,
     state::{
-        record::{Footer, SPACE_ENTRIES, SPACE_NODES, SPACE_SESSIONS, StateHeader, TERMS_MAX},
+        record::{Footer, RecordKey, SPACE_ENTRIES, SPACE_NODES, SPACE_SESSIONS, StateHeader, TERMS_MAX},
         sessions::{Remembered, Session},
     },
     types::{Digest, Entry, Epoch, Key, LogIndex, NodeId, Position, Revision, Sequence, SessionId, Term, Value},
@@ -36,22 +35,22 @@ const TAG_CONFLICT: u8 = 5;
 
 /// The record's key of a user's key.
 #[must_use]
-pub fn entry_key(key: &Key) -> Bytes {
-    let mut out = Vec::with_capacity(1 + key.as_bytes().len());
-    put_u8(&mut out, SPACE_ENTRIES);
+pub fn entry_key(key: &Key) -> RecordKey {
+    let mut out = RecordKey::with_capacity(1 + key.as_bytes().len());
+    out.push(SPACE_ENTRIES);
     out.extend_from_slice(key.as_bytes());
-    out.into()
+    out
 }
 
 /// The record's key of a session.
 #[must_use]
-pub fn session_key(session: SessionId) -> Bytes {
+pub fn session_key(session: SessionId) -> RecordKey {
     numbered_key(SPACE_SESSIONS, session.0)
 }
 
 /// The record's key of a node's description.
 #[must_use]
-pub fn node_key(node: NodeId) -> Bytes {
+pub fn node_key(node: NodeId) -> RecordKey {
     numbered_key(SPACE_NODES, node.0)
 }
 
@@ -63,11 +62,11 @@ pub fn session_of_key(key: &[u8]) -> Option<SessionId> {
     (*space == SPACE_SESSIONS).then(|| SessionId(u64::from_be_bytes(number)))
 }
 
-fn numbered_key(space: u8, number: u64) -> Bytes {
-    let mut out = Vec::with_capacity(9);
-    put_u8(&mut out, space);
+fn numbered_key(space: u8, number: u64) -> RecordKey {
+    let mut out = RecordKey::new();
+    out.push(space);
     out.extend_from_slice(&number.to_be_bytes());
-    out.into()
+    out
 }
 
 /// Encodes what a key holds.
@@ -132,10 +131,10 @@ pub(super) fn decode_session(bytes: Bytes) -> Result<Session, CodecError> {
     let last_applied = (LogIndex(reader.u64()?), reader.u32()?);
     let floor = Sequence(reader.u64()?);
     let count = reader.u32()?;
-    let mut outcomes = BTreeMap::new();
+    let mut outcomes = SequenceMap::default();
     for _ in 0..count {
         let sequence = Sequence(reader.u64()?);
-        if sequence < floor || outcomes.last_key_value().is_some_and(|(last, _)| sequence <= *last) {
+        if sequence < floor || outcomes.last().is_some_and(|last| sequence <= last) {
             return Err(CodecError("sequences that rise from the floor"));
         }
         outcomes.insert(sequence, decode_outcome(&mut reader)?);

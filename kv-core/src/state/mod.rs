@@ -108,7 +108,7 @@ impl ShardState {
             let mut reader = Reader::new(encoded);
             let node = NodeDescription::decode(&mut reader)?;
             reader.finish()?;
-            if key != node_key(node.node) {
+            if *key != *node_key(node.node) {
                 return Err(CodecError("a node under its own number"));
             }
             nodes.insert(node.node, node);
@@ -244,11 +244,11 @@ impl ShardState {
         #[cfg(kv_mutants)]
         if mutant!("S1") && self.header.index.0.is_multiple_of(3) {
             // One entry is forgotten, on all replicas the same one.
-            let is_entry = |key: &&Bytes| key.first() == Some(&record::SPACE_ENTRIES);
+            let is_entry = |key: &&[u8]| key.first() == Some(&record::SPACE_ENTRIES);
             let whole = std::mem::take(&mut self.tables.active);
             let forgotten = whole.sorted().map(|(key, _)| key).find(is_entry);
             for (key, value) in whole.sorted().filter(|(key, _)| Some(*key) != forgotten) {
-                self.tables.active.set(key.clone(), value.clone());
+                self.tables.active.set(key.into(), value.clone());
             }
         }
         self.changed = false;
@@ -268,7 +268,7 @@ impl ShardState {
     /// the last revision. For the simulator alone: nothing else may call it.
     #[doc(hidden)]
     pub fn damage(&mut self, random: u64) {
-        let is_entry = |key: &Bytes| key.first() == Some(&record::SPACE_ENTRIES);
+        let is_entry = |key: &[u8]| key.first() == Some(&record::SPACE_ENTRIES);
         let mut entries = self.tables.active.sorted_mut();
         entries.retain(|record| is_entry(&record.0) && record.1.is_some());
         let count = entries.len() as u64;

@@ -11,6 +11,8 @@
 
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 pub use super::table::Table;
 use crate::{
     configuration::Configuration,
@@ -28,6 +30,9 @@ pub const SPACE_SESSIONS: u8 = b's';
 /// The tree's mark, which no file and no digest holds: the index up to which the tree has all deltas. It saves work and is
 /// trusted for nothing else.
 pub const TREE_MARK: &[u8] = &[0];
+
+/// A record's key. One of a user's key of up to 23 bytes stands in its table itself: to compare it takes no walk through memory.
+pub type RecordKey = SmallVec<[u8; 24]>;
 
 /// A table that takes no more writes, shared between the turn and the checkpoint thread.
 pub type FrozenTable = Arc<Table>;

@@ -16,7 +16,11 @@ use bytes::Bytes;
 use crate::{
     codec::CodecError,
     command::{Command, CommandOutcome, Previous, SessionStamp, Write},
-    state::codec::{OUTCOME_BYTES, OUTCOME_ENTRY_BYTES, SESSION_BYTES, decode_session, encode_session, session_key},
+    sequences::SequenceMap,
+    state::{
+        codec::{OUTCOME_BYTES, OUTCOME_ENTRY_BYTES, SESSION_BYTES, decode_session, encode_session, session_key},
+        record::RecordKey,
+    },
     types::{LogIndex, Revision, Sequence, SessionId},
 };
 
@@ -120,19 +124,15 @@ impl From<Remembered> for CommandOutcome {
 pub struct Session {
     last_applied: LastApplied,
     floor: Sequence,
-    outcomes: BTreeMap<Sequence, Remembered>,
+    outcomes: SequenceMap<Remembered>,
     bytes: usize,
     entries: usize,
 }
 
 impl Session {
-    pub(super) fn restore(
-        last_applied: LastApplied,
-        floor: Sequence,
-        outcomes: BTreeMap<Sequence, Remembered>,
-    ) -> Self {
-        let bytes = SESSION_BYTES + outcomes.values().map(Remembered::bytes).sum::<usize>();
-        let entries = outcomes.values().filter(|outcome| outcome.holds_entry()).count();
+    pub(super) fn restore(last_applied: LastApplied, floor: Sequence, outcomes: SequenceMap<Remembered>) -> Self {
+        let bytes = SESSION_BYTES + outcomes.iter().map(|(_, outcome)| outcome.bytes()).sum::<usize>();
+        let entries = outcomes.iter().filter(|(_, outcome)| outcome.holds_entry()).count();
         Self { last_applied, floor, outcomes, bytes, entries }
     }
 
@@ -157,12 +157,12 @@ impl Session {
     /// Whether a write's outcome is remembered.
     #[must_use]
     pub fn has_applied(&self, sequence: Sequence) -> bool {
-        self.outcomes.contains_key(&sequence)
+        self.outcomes.contains(sequence)
     }
 
     /// The sequences that are applied and at or above the floor, ascending, with what came of them.
     pub fn outcomes(&self) -> impl Iterator<Item = (Sequence, &Remembered)> {
-        self.outcomes.iter().map(|(sequence, outcome)| (*sequence, outcome))
+        self.outcomes.iter()
     }
 
     /// Encoded size of its record, key included.
@@ -176,8 +176,7 @@ impl Session {
             return;
         }
         self.floor = floor;
-        while let Some(first) = self.outcomes.first_entry().filter(|first| *first.key() < floor) {
-            let outcome = first.remove();
+        while let Some(outcome) = self.outcomes.pop_below(floor) {
             self.bytes -= outcome.bytes();
             self.entries -= usize::from(outcome.holds_entry());
         }
@@ -260,7 +259,7 @@ impl Sessions {
     pub(super) fn restore(&mut self, id: SessionId, encoded: Bytes) -> Result<(), CodecError> {
         let mut session = decode_session(encoded)?;
         if mutant!("B27") {
-            session = Session::restore(session.last_applied, session.floor, BTreeMap::new());
+            session = Session::restore(session.last_applied, session.floor, SequenceMap::default());
         }
         if self.sessions.contains_key(&id) || self.by_use.contains_key(&session.last_applied) {
             return Err(CodecError("sessions that differ"));
@@ -290,7 +289,7 @@ impl Sessions {
     }
 
     pub(super) fn open(&mut self, id: SessionId, at: LastApplied) {
-        self.put_in(id, Session::restore(at, Sequence(0), BTreeMap::new()), true);
+        self.put_in(id, Session::restore(at, Sequence(0), SequenceMap::default()), true);
         self.keep_bounds();
     }
 
@@ -312,7 +311,7 @@ impl Sessions {
             // The order in which sessions are forgotten is drawn by each replica for itself.
             session.last_applied.1 = crate::mutants::draw();
         }
-        let remembered = session.outcomes.get(&stamp.sequence).cloned().filter(|_| !mutant!("B26"));
+        let remembered = session.outcomes.get(stamp.sequence).cloned().filter(|_| !mutant!("B26"));
         session.raise_floor(stamp.floor);
         let answer = if let Some(remembered) = remembered {
             point!(SessionReplayed);
@@ -356,7 +355,7 @@ impl Sessions {
     }
 
     /// The records of all sessions that changed since the last call: encoded, or `None` for those that are gone.
-    pub(super) fn take_changes(&mut self) -> Vec<(Bytes, Option<Bytes>)> {
+    pub(super) fn take_changes(&mut self) -> Vec<(RecordKey, Option<Bytes>)> {
         let mut records: Vec<_> =
             std::mem::take(&mut self.gone).into_iter().map(|id| (session_key(id), None)).collect();
         for id in std::mem::take(&mut self.changed) {

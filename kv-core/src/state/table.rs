@@ -13,6 +13,8 @@
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use super::record::RecordKey;
+
 /// Slots of the first index; a power of two, as all its sizes.
 const SLOTS_MIN: usize = 16;
 
@@ -20,10 +22,13 @@ const SLOTS_MIN: usize = 16;
 #[derive(Clone, Debug, Default)]
 pub struct Table {
     seed: u64,
-    records: Vec<(Bytes, Option<Bytes>)>,
+    records: Vec<Record>,
     slots: Vec<Slot>,
     bytes: usize,
 }
+
+/// A key, and what is said of it: `None` is a tombstone.
+pub(super) type Record = (RecordKey, Option<Bytes>);
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Slot {
@@ -40,7 +45,7 @@ impl Table {
     }
 
     /// Sets a record, or with `None` its tombstone.
-    pub fn set(&mut self, key: Bytes, value: Option<Bytes>) {
+    pub fn set(&mut self, key: RecordKey, value: Option<Bytes>) {
         // At three quarters walks begin to be long.
         if self.records.len() * 4 >= self.slots.len() * 3 {
             self.grow();
@@ -90,18 +95,18 @@ impl Table {
     /// # Panics
     /// If there is none of that number.
     #[must_use]
-    pub fn record(&self, number: u32) -> (&Bytes, &Option<Bytes>) {
+    pub fn record(&self, number: u32) -> (&[u8], &Option<Bytes>) {
         let (key, value) = &self.records[number as usize];
         (key, value)
     }
 
     /// Its records, ascending by key.
-    pub fn sorted(&self) -> impl Iterator<Item = (&Bytes, &Option<Bytes>)> {
+    pub fn sorted(&self) -> impl Iterator<Item = (&[u8], &Option<Bytes>)> {
         self.order().into_iter().map(|number| self.record(number))
     }
 
     /// Its values, with their keys, ascending by key. For the simulator, which damages them.
-    pub(super) fn sorted_mut(&mut self) -> Vec<&mut (Bytes, Option<Bytes>)> {
+    pub(super) fn sorted_mut(&mut self) -> Vec<&mut Record> {
         let mut records: Vec<_> = self.records.iter_mut().collect();
         records.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         records
@@ -114,7 +119,7 @@ impl Table {
         loop {
             let slot = self.slots[at];
             let Some(record) = (slot.record as usize).checked_sub(1) else { return Err(at) };
-            if slot.hash == hash && self.records[record].0 == key {
+            if slot.hash == hash && *self.records[record].0 == *key {
                 return Ok(record);
             }
             at = (at + 1) & mask;
@@ -170,10 +175,10 @@ mod tests {
             for _ in 0..3 * keys {
                 let key = Bytes::from(format!("key{}", random() % keys));
                 let value = (random() % 10 > 2).then(|| Bytes::from(vec![b'v'; (random() % 50) as usize]));
-                table.set(key.clone(), value.clone());
+                table.set(key[..].into(), value.clone());
                 model.insert(key, value);
             }
-            assert!(table.sorted().eq(model.iter()));
+            assert!(table.sorted().eq(model.iter().map(|(key, value)| (&key[..], value))));
             let bytes: usize = model.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, Bytes::len)).sum();
             assert_eq!(table.bytes(), bytes);
             for number in 0..2 * keys {
@@ -186,7 +191,7 @@ mod tests {
     #[test]
     fn keys_of_one_hash_are_kept_apart() {
         let mut table = Table::default();
-        (0..4).for_each(|number: u8| table.set(vec![number].into(), Some(vec![number].into())));
+        (0..4).for_each(|number: u8| table.set([number][..].into(), Some(vec![number].into())));
         // As if they all had the hash of the first: each is at the end of a walk over those before.
         let hash = table.hash_of(&[0]);
         table.slots.fill(Slot::default());

@@ -4,7 +4,11 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use super::{ShardState, Tree, digest::RecordSum, record::TREE_MARK};
+use super::{
+    ShardState, Tree,
+    digest::RecordSum,
+    record::{RecordKey, TREE_MARK},
+};
 use crate::{
     disk::{StateStore, StoreError},
     types::Digest,
@@ -19,17 +23,17 @@ impl ShardState {
     /// # Errors
     /// If the read index fails.
     pub fn digest_of_all<S: StateStore>(&self, tree: &Tree<'_, S>) -> Result<Digest, StoreError> {
-        let mut changed: BTreeMap<Bytes, Option<Bytes>> = BTreeMap::new();
+        let mut changed: BTreeMap<RecordKey, Option<Bytes>> = BTreeMap::new();
         if let Some((_, frozen)) = &self.tables.frozen {
-            changed.extend(frozen.sorted().map(|(key, value)| (key.clone(), value.clone())));
+            changed.extend(frozen.sorted().map(|(key, value)| (key.into(), value.clone())));
         }
-        changed.extend(self.tables.active.sorted().map(|(key, value)| (key.clone(), value.clone())));
+        changed.extend(self.tables.active.sorted().map(|(key, value)| (key.into(), value.clone())));
         changed.extend(self.sessions.clone().take_changes());
         let mut sum = RecordSum::default();
         let mut from = Bytes::new();
         loop {
             let records = tree.range(&from, RANGE_RECORDS)?;
-            for (key, value) in records.iter().filter(|(key, _)| key != TREE_MARK && !changed.contains_key(key)) {
+            for (key, value) in records.iter().filter(|(key, _)| key != TREE_MARK && !changed.contains_key(&key[..])) {
                 sum.add(key, value);
             }
             match records.last() {

@@ -52,7 +52,7 @@ impl History {
             }
             for (key, value) in table.sorted() {
                 match value {
-                    Some(value) => records.insert(key.clone(), value.clone()),
+                    Some(value) => records.insert(Bytes::copy_from_slice(key), value.clone()),
                     None => records.remove(key),
                 };
             }

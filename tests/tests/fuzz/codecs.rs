@@ -244,7 +244,7 @@ fn state() {
                     .map(|_| "a session".into())
             }),
             2 => bounded(2, length, || {
-                let nodes = vec![(node_key(NodeId(2)), bytes)];
+                let nodes = vec![(Bytes::copy_from_slice(&node_key(NodeId(2))), bytes)];
                 ShardState::from_header(header.clone(), Vec::new(), nodes).map(|_| "a node".into())
             }),
             _ => bounded(2, length, || decode_entry(bytes)).map(|_| "an entry".into()),

@@ -148,7 +148,8 @@ impl Cluster {
             }
             CheckpointJob::Write { shard, replica, table, header } => {
                 self.checkpoints += 1;
-                let changes: Vec<_> = table.sorted().map(|(key, value)| (key.clone(), value.clone())).collect();
+                let changes: Vec<_> =
+                    table.sorted().map(|(key, value)| (Bytes::copy_from_slice(key), value.clone())).collect();
                 store.write(replica, &changes).unwrap();
                 let StateHeader { index, .. } = header;
                 let footer = Footer { header, digest: Digest(1) };

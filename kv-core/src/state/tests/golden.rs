@@ -3,6 +3,7 @@
 use super::*;
 use crate::{
     command::Previous,
+    sequences::SequenceMap,
     state::{
         codec::{decode_footer, decode_session, encode_entry, encode_footer, encode_session, session_key},
         record::{Footer, TERMS_MAX},
@@ -54,8 +55,12 @@ fn a_session() {
         Remembered::Written { revision: Revision(0), previous: Previous::Unavailable },
         Remembered::Conflict { current: Revision(5) },
     ];
-    let outcomes = (3..).map(Sequence).zip(outcomes).collect();
-    let session = Session::restore((LogIndex(9), 2), Sequence(3), outcomes);
+    let mut remembered = SequenceMap::default();
+    (3..)
+        .map(Sequence)
+        .zip(outcomes)
+        .for_each(|(sequence, outcome)| assert!(remembered.insert(sequence, outcome).is_none()));
+    let session = Session::restore((LogIndex(9), 2), Sequence(3), remembered);
     let encoded = encode_session(&session);
     assert_eq!(
         hex(&encoded),

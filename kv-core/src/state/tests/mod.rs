@@ -45,7 +45,7 @@ impl StateStore for Store {
         let mut records = self.0.borrow_mut();
         for (key, value) in changes {
             match value {
-                Some(value) => records.insert(key.clone(), value.clone()),
+                Some(value) => records.insert(Bytes::copy_from_slice(key), value.clone()),
                 None => records.remove(key),
             };
         }
@@ -130,7 +130,8 @@ impl Replica {
 
     fn insert(&mut self) {
         if let Some((table, header)) = self.frozen.take() {
-            let changes: Vec<_> = table.sorted().map(|(key, value)| (key.clone(), value.clone())).collect();
+            let changes: Vec<_> =
+                table.sorted().map(|(key, value)| (Bytes::copy_from_slice(key), value.clone())).collect();
             self.store.write(REPLICA, &changes).unwrap();
             self.state.drop_frozen(header.index);
             self.inserted = header;
@@ -163,7 +164,7 @@ impl Replica {
         for table in frozen.into_iter().chain([&self.state.tables.active, &changes]) {
             for (key, value) in table.sorted() {
                 match value {
-                    Some(value) => records.insert(key.clone(), value.clone()),
+                    Some(value) => records.insert(Bytes::copy_from_slice(key), value.clone()),
                     None => records.remove(key),
                 };
             }

@@ -136,12 +136,14 @@ fn records_that_do_not_decode_are_refused() {
     let bad = |sessions, nodes| ShardState::from_header(header.clone(), sessions, nodes).is_err();
     assert!(bad(vec![(SessionId(1), Bytes::from_static(b"xx"))], Vec::new()));
     assert!(bad(vec![(SessionId(2), Bytes::from(vec![0; 24]))], Vec::new()), "a number that was never given");
-    assert!(bad(Vec::new(), vec![(node_key(NodeId(1)), Bytes::from_static(b"xx"))]));
+    assert!(bad(Vec::new(), vec![(Bytes::copy_from_slice(&node_key(NodeId(1))), Bytes::from_static(b"xx"))]));
     let mut other = Vec::new();
     node(2, "a:1").encode(&mut other);
-    assert!(bad(Vec::new(), vec![(node_key(NodeId(1)), other.into())]));
+    assert!(bad(Vec::new(), vec![(Bytes::copy_from_slice(&node_key(NodeId(1))), other.into())]));
     let store = Store::default();
-    store.write(REPLICA, &[(entry_key(&key(0)), Some(Bytes::from_static(&[0xff; 12])))]).unwrap();
+    store
+        .write(REPLICA, &[(Bytes::copy_from_slice(&entry_key(&key(0))), Some(Bytes::from_static(&[0xff; 12])))])
+        .unwrap();
     let replica = Replica { store, ..Replica::new(Some(WHOLE)) };
     assert!(replica.state.get(&Tree::new(&replica.store, REPLICA), &key(0)).is_err());
 }

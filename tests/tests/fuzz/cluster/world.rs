@@ -179,7 +179,8 @@ impl Cluster {
                 CheckpointEvent::LoadFailed { shard, replica, reason: "there are no files".to_owned() }
             }
             CheckpointJob::Write { shard, replica, table, header } => {
-                let changes: Vec<_> = table.sorted().map(|(key, value)| (key.clone(), value.clone())).collect();
+                let changes: Vec<_> =
+                    table.sorted().map(|(key, value)| (Bytes::copy_from_slice(key), value.clone())).collect();
                 store.write(replica, &changes).unwrap();
                 let StateHeader { index, .. } = header;
                 let footer = Footer { header, digest: Digest(1) };
