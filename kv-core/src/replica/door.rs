@@ -201,21 +201,17 @@ impl Replica {
         key: &Key,
         cx: &Context<'_, S>,
     ) -> Result<(), Error> {
-        let (row, leader) = self.hint(cx);
-        if epoch.is_some_and(|epoch| epoch != state.epoch()) {
+        let (kind, why) = if epoch.is_some_and(|epoch| epoch != state.epoch()) {
             point!(RefusedForEpoch);
-            return Err(Error::not_applied(
-                ErrorKind::StaleEpoch,
-                "the shard's row has changed since the map was made",
-            )
-            .with(|detail| (detail.row, detail.leader) = (row, leader)));
-        }
-        if !state.owns(key) {
+            (ErrorKind::StaleEpoch, "the shard's row has changed since the map was made")
+        } else if !state.owns(key) {
             point!(RefusedForArc);
-            return Err(Error::not_applied(ErrorKind::NotOwner, "the key is not in this shard's arc")
-                .with(|detail| (detail.row, detail.leader) = (row, leader)));
-        }
-        Ok(())
+            (ErrorKind::NotOwner, "the key is not in this shard's arc")
+        } else {
+            return Ok(());
+        };
+        let (row, leader) = self.hint(cx);
+        Err(Error::not_applied(kind, why).with(|detail| (detail.row, detail.leader) = (row, leader)))
     }
 
     /// The row and the leader that a refusal carries.
