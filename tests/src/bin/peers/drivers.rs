@@ -12,6 +12,8 @@ use crate::etcd::wire::{PutRequest, RangeRequest, kv_client::KvClient};
 pub(crate) enum Driver {
     /// By kv-client: one connection a node.
     Kv(Kv),
+    /// By single gRPC calls: a connection to one node.
+    KvUnary(kv_proto::v1::kv_client::KvClient<Channel>),
     /// By gRPC: a connection to one member.
     Etcd(KvClient<Channel>),
     /// By the redis crate: a connection to the master, which joins what callers ask at once.
@@ -27,6 +29,12 @@ impl Target for Driver {
     async fn put(&self, key: &str, value: &Bytes) -> Result<(), String> {
         match self {
             Self::Kv(kv) => kv.put(key, value).await,
+            Self::KvUnary(client) => {
+                let key = Bytes::copy_from_slice(key.as_bytes());
+                let request = kv_proto::v1::PutRequest { key, value: value.clone(), ..Default::default() };
+                let answer = client.clone().put(request).await;
+                answer.map(|_| ()).map_err(|status| format!("{:?}", status.code()))
+            }
             Self::Etcd(client) => {
                 let request = PutRequest { key: Bytes::copy_from_slice(key.as_bytes()), value: value.clone() };
                 let answer = client.clone().put(request).await;
@@ -42,6 +50,12 @@ impl Target for Driver {
     async fn get(&self, key: &str) -> Result<bool, String> {
         match self {
             Self::Kv(kv) => kv.get(key).await,
+            Self::KvUnary(client) => {
+                let key = Bytes::copy_from_slice(key.as_bytes());
+                let request = kv_proto::v1::GetRequest { key, ..Default::default() };
+                let answer = client.clone().get(request).await.map_err(|status| format!("{:?}", status.code()))?;
+                Ok(answer.into_inner().entry.is_some())
+            }
             Self::Etcd(client) => {
                 let request = RangeRequest { key: Bytes::copy_from_slice(key.as_bytes()), serializable: false };
                 let answer = client.clone().range(request).await.map_err(|status| format!("{:?}", status.code()))?;

@@ -27,7 +27,7 @@ use std::{
 };
 
 use clap::Parser;
-use kv_client::load::Load;
+use kv_client::load::{Load, Plan};
 
 use drivers::Driver;
 use measure::Usage;
@@ -35,7 +35,6 @@ use report::{Cell, Report};
 use systems::{Kind, System};
 #[cfg(test)]
 use workload::Tier;
-use workload::Workload;
 
 /// Runs the same load on kv, etcd and Redis.
 #[derive(Debug, Parser)]
@@ -119,13 +118,14 @@ async fn run(args: &Args) -> Result<(), String> {
                 contenders.push((system, system.drivers(workload).await?));
             }
         }
-        for (system, drivers) in &contenders {
-            let filled = kv_client::load::fill(drivers, &workload.plan(args.keys)).await;
+        for (system, drivers) in contenders.iter().filter(|_| !workload.is_new) {
+            let filled = kv_client::load::fill(drivers, &workload.plan(args.keys, 0)).await;
             filled.map_err(|error| format!("{}: the keys could not be written: {error}", system.kind.name()))?;
         }
-        for _ in 0..args.repeat {
+        for turn in 0..args.repeat {
             for (system, drivers) in &contenders {
-                let cell = measure(system, drivers.clone(), workload, args).await?;
+                let plan = workload.plan(args.keys, turn);
+                let cell = measure(system, drivers.clone(), plan, args.secs).await?;
                 report.add(workload, system.kind, cell);
             }
         }
@@ -144,11 +144,11 @@ async fn run(args: &Args) -> Result<(), String> {
     Ok(())
 }
 
-async fn measure(system: &System, drivers: Vec<Driver>, workload: &Workload, args: &Args) -> Result<Cell, String> {
-    let load = Load::start(drivers, workload.plan(args.keys))?;
+async fn measure(system: &System, drivers: Vec<Driver>, plan: Plan, secs: u64) -> Result<Cell, String> {
+    let load = Load::start(drivers, plan)?;
     tokio::time::sleep(Duration::from_secs(1)).await;
     let before = Usage::of(&system.processes())?;
-    let window = load.window(Duration::from_secs(args.secs)).await;
+    let window = load.window(Duration::from_secs(secs)).await;
     let used = Usage::of(&system.processes())?.since(&before);
     load.stop().await;
     Ok(Cell { window, used })

@@ -24,19 +24,22 @@ pub(crate) struct Workload {
     pub(crate) out: u32,
     /// Size of each value in bytes.
     pub(crate) value_bytes: usize,
+    /// Whether each put is of a key that is not there yet, instead of one of those that are.
+    pub(crate) is_new: bool,
 }
 
 const fn workload(name: &'static str, tier: Tier, out: u32, value_bytes: usize) -> Workload {
-    Workload { name, tier, out, value_bytes }
+    Workload { name, tier, out, value_bytes, is_new: false }
 }
 
-/// All of them: 16-byte keys, uniformly chosen.
+/// All of them: 16-byte keys, uniformly chosen but where they are new.
 pub(crate) const ALL: &[Workload] = &[
     workload("put-1", Tier::QuorumDisk, 1, 128),
     workload("put-64", Tier::QuorumDisk, 64, 128),
     workload("put-256", Tier::QuorumDisk, 256, 128),
     workload("put-64-1k", Tier::QuorumDisk, 64, 1_024),
     workload("put-16-64k", Tier::QuorumDisk, 16, 65_536),
+    Workload { is_new: true, ..workload("new-256", Tier::QuorumDisk, 256, 128) },
     workload("get-1", Tier::Read, 1, 128),
     workload("get-64", Tier::Read, 64, 128),
     workload("get-256", Tier::Read, 256, 128),
@@ -65,6 +68,7 @@ impl Workload {
     /// In words.
     pub(crate) fn describe(&self) -> String {
         let what = match self.tier {
+            Tier::QuorumDisk if self.is_new => "puts of new keys, on the disks of a majority",
             Tier::QuorumDisk => "puts, on the disks of a majority",
             Tier::LeaderMemory => "puts, in one memory",
             Tier::Read => "gets",
@@ -72,13 +76,17 @@ impl Workload {
         format!("{what}, {} outstanding, values of {} B", self.out, self.value_bytes)
     }
 
-    /// As a load.
-    pub(crate) fn plan(&self, keys: u64) -> Plan {
+    /// As a load; each turn has new keys of its own.
+    pub(crate) fn plan(&self, keys: u64, turn: u32) -> Plan {
+        let (prefix, choice) = match self.is_new {
+            true => (format!("new{turn}/"), Choice::New),
+            false => ("bench/".to_owned(), Choice::Uniform),
+        };
         Plan {
             put_percent: if self.tier == Tier::Read { 0 } else { 100 },
             pace: Pace::Closed,
             out: self.out,
-            keys: Keys { prefix: "bench/".to_owned(), bytes: 16, count: keys, choice: Choice::Uniform },
+            keys: Keys { prefix, bytes: 16, count: keys, choice },
             value_bytes: self.value_bytes,
             count: None,
             seed: 1,

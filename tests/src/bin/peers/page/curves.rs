@@ -20,7 +20,10 @@ const VALUE_BYTES: usize = 128;
 
 /// The plot of a tier; nothing if nothing was measured.
 pub(super) fn plot(tier: Tier, rows: &[Row]) -> String {
-    let is_shown = |row: &&Row| row.workload.tier == tier && row.workload.value_bytes == VALUE_BYTES;
+    let is_shown = |row: &&Row| {
+        let workload = row.workload;
+        workload.tier == tier && workload.value_bytes == VALUE_BYTES && !workload.is_new
+    };
     let rows: Vec<_> = rows.iter().filter(is_shown).collect();
     if rows.is_empty() {
         return String::new();

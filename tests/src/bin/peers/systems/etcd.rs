@@ -4,12 +4,10 @@ use std::{path::Path, process::Command};
 
 use tonic::transport::Endpoint;
 
-use super::{Kind, NODES, System, spawn, version};
+use super::{Kind, NODES, System, UNARY_CONNECTIONS, spawn, version};
 use crate::{drivers::Driver, etcd::wire::kv_client::KvClient, ports};
 
 const PACKAGE: &str = "the Debian package etcd-server";
-/// Connections to each member. With one alone, etcd's server works on one stream of frames at a time.
-const CONNECTIONS: usize = 3;
 
 /// Starts three members.
 pub(super) fn start(kind: Kind, place: &Path) -> Result<System, String> {
@@ -36,7 +34,7 @@ pub(super) fn start(kind: Kind, place: &Path) -> Result<System, String> {
 /// Some connections to each member; callers take them in turn.
 pub(super) async fn drivers(system: &System) -> Result<Vec<Driver>, String> {
     let mut drivers = Vec::new();
-    for address in system.addresses.iter().cycle().take(CONNECTIONS * NODES) {
+    for address in system.addresses.iter().cycle().take(UNARY_CONNECTIONS * NODES) {
         let endpoint = Endpoint::from_shared(address.clone()).map_err(|error| error.to_string())?;
         drivers.push(Driver::Etcd(KvClient::new(endpoint.connect().await.map_err(|error| error.to_string())?)));
     }

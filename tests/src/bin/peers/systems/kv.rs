@@ -7,8 +7,10 @@ use std::{
 };
 
 use kv_client::{Client, Consistency, Durability, load::Kv};
+use kv_proto::v1::kv_client::KvClient;
+use tonic::transport::Endpoint;
 
-use super::{Kind, NODES, System, spawn, version};
+use super::{Kind, NODES, System, UNARY_CONNECTIONS, spawn, version};
 use crate::{drivers::Driver, ports};
 
 const PACKAGE: &str = "this workspace: cargo build --release -p kv-server";
@@ -42,4 +44,14 @@ pub(super) async fn drivers(system: &System) -> Result<Vec<Driver>, String> {
     let client = builder.connect().await.map_err(|error| error.to_string())?;
     let durability = if system.kind == Kind::KvAsync { Durability::Async } else { Durability::Sync };
     Ok(vec![Driver::Kv(Kv { client, consistency: Consistency::Linearizable, durability: Some(durability) })])
+}
+
+/// Some connections to each node, as etcd has them; callers take them in turn, and know nothing of who leads what.
+pub(super) async fn unary_drivers(system: &System) -> Result<Vec<Driver>, String> {
+    let mut drivers = Vec::new();
+    for address in system.addresses.iter().cycle().take(UNARY_CONNECTIONS * NODES) {
+        let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|error| error.to_string())?;
+        drivers.push(Driver::KvUnary(KvClient::new(endpoint.connect().await.map_err(|error| error.to_string())?)));
+    }
+    Ok(drivers)
 }

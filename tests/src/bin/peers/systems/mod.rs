@@ -21,6 +21,8 @@ use crate::{
     workload::{Tier, Workload},
 };
 
+/// Connections to each node of a system that is asked by single gRPC calls: a server works on a connection's frames one at a time.
+const UNARY_CONNECTIONS: usize = 3;
 /// How many nodes each cluster has.
 pub(crate) const NODES: usize = 3;
 /// A cluster that does not serve after so long is given up.
@@ -33,6 +35,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub(crate) enum Kind {
     /// kv, as it is by default.
     Kv,
+    /// kv by single calls to any node, as any language's gRPC makes them.
+    KvUnary,
     /// kv with async writes.
     KvAsync,
     /// etcd, as it is by default.
@@ -47,12 +51,14 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// All of them, in the order of their turns.
-    pub(crate) const ALL: [Self; 6] = [Self::Kv, Self::KvAsync, Self::Etcd, Self::RedisWait, Self::Redis, Self::Echo];
+    pub(crate) const ALL: [Self; 7] =
+        [Self::Kv, Self::KvUnary, Self::KvAsync, Self::Etcd, Self::RedisWait, Self::Redis, Self::Echo];
 
     /// Its name.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Kv => "kv",
+            Self::KvUnary => "kv, single calls",
             Self::KvAsync => "kv async",
             Self::Etcd => "etcd",
             Self::RedisWait => "Redis always+WAIT 1",
@@ -64,7 +70,7 @@ impl Kind {
     /// What it is compared in.
     pub(crate) fn tiers(self) -> &'static [Tier] {
         match self {
-            Self::Kv | Self::Etcd | Self::RedisWait => &[Tier::QuorumDisk, Tier::Read],
+            Self::Kv | Self::KvUnary | Self::Etcd | Self::RedisWait => &[Tier::QuorumDisk, Tier::Read],
             Self::KvAsync => &[Tier::LeaderMemory],
             Self::Redis => &[Tier::LeaderMemory, Tier::Read],
             // It promises nothing, and is beside the others as what they can't exceed.
@@ -103,7 +109,7 @@ impl System {
         let place = data.join(kind.name().replace([' ', ',', '+'], "-"));
         fs::create_dir_all(&place).map_err(|error| format!("{}: {error}", place.display()))?;
         let system = match kind {
-            Kind::Kv | Kind::KvAsync => kv::start(kind, server, &place)?,
+            Kind::Kv | Kind::KvUnary | Kind::KvAsync => kv::start(kind, server, &place)?,
             Kind::Etcd => etcd::start(kind, &place)?,
             Kind::Echo => echo::start(kind, &place)?,
             Kind::RedisWait | Kind::Redis => redis::start(kind, &place)?,
@@ -140,6 +146,7 @@ impl System {
     pub(crate) async fn drivers(&self, workload: &Workload) -> Result<Vec<Driver>, String> {
         match self.kind {
             Kind::Kv | Kind::KvAsync | Kind::Echo => kv::drivers(self).await,
+            Kind::KvUnary => kv::unary_drivers(self).await,
             Kind::Etcd => etcd::drivers(self).await,
             Kind::RedisWait => redis::drivers(self, workload.out as usize, 1).await,
             Kind::Redis => redis::drivers(self, redis::SHARED_CONNECTIONS, 0).await,
