@@ -45,6 +45,10 @@ instructions *args:
     CARGO_INCREMENTAL=0 cargo build --locked --release -p kv-tests --bin instructions
     .ci/instructions {{args}}
 
+# Where the CPU of three nodes goes under a load, as a flame graph: `just flame put 64` or `just flame get 256 gets.svg`.
+flame mix out *svg:
+    .ci/flame {{mix}} {{out}} {{svg}}
+
 # Time of what each operation passes (codec, log, apply, ring) and of the checker, beside the last run's: `just micro apply` for one group.
 micro *args:
     cargo bench -p kv-tests --bench micro -- {{args}}
