@@ -53,6 +53,8 @@ pub(crate) struct Beginning {
 
 /// A turn that takes longer is named: nothing else is done meanwhile, heartbeats included.
 const SLOW_TURN: Duration = Duration::from_millis(200);
+/// A node that is ready is looked at again after so many ticks; one that is not, at each.
+const LOOK_TICKS: u32 = 10;
 
 /// Makes the node from the founding record.
 pub(crate) type Opener = Box<dyn FnOnce(FoundingRecord) -> Result<(Node<SledStore>, Vec<Output>), Failure> + Send>;
@@ -69,6 +71,8 @@ pub(crate) struct NodeLoop {
     tick: Duration,
     description: NodeDescription,
     committed_at_start: BTreeMap<ShardId, LogIndex>,
+    /// Ticks for which the node has been ready.
+    ticks_ready: u32,
     pending: PendingRequests,
     slow: SlowRequests,
     slow_turns: SlowSteps,
@@ -100,6 +104,7 @@ impl NodeLoop {
             tick,
             description,
             committed_at_start,
+            ticks_ready: 0,
             pending: PendingRequests::default(),
             slow: SlowRequests::default(),
             slow_turns: SlowSteps::new(SLOW_TURN),
@@ -235,11 +240,16 @@ impl NodeLoop {
                 self.shared.is_idle.send_replace(self.node.is_none());
             }
             Some(node) => {
-                let status = node.status();
-                let is_idle = node.is_idle() || (self.shared.members.len() == 1 && !status.has_undecided);
-                let is_on_map = node.map().nodes.iter().all(|known| !known.client_address.is_empty());
-                let no_addresses = || (!is_on_map).then(|| "the map lacks addresses of nodes".to_owned());
-                self.shared.set_unready(unready(&status.shards, &self.committed_at_start).or_else(no_addresses));
+                let is_idle = node.is_idle() || (self.shared.members.len() == 1 && !node.has_undecided());
+                // A look at a thousand replicas takes a while: the ready are looked at less often.
+                self.ticks_ready =
+                    if self.shared.unready.borrow().is_none() { self.ticks_ready.wrapping_add(1) } else { 0 };
+                if self.ticks_ready.is_multiple_of(LOOK_TICKS) {
+                    let is_on_map = node.map().nodes.iter().all(|known| !known.client_address.is_empty());
+                    let no_addresses = || (!is_on_map).then(|| "the map lacks addresses of nodes".to_owned());
+                    let shards = node.status().shards;
+                    self.shared.set_unready(unready(&shards, &self.committed_at_start).or_else(no_addresses));
+                }
                 self.shared.is_idle.send_replace(is_idle && self.pending.len() == 0);
             }
         }

@@ -72,7 +72,9 @@ pub struct Node<S> {
     stopping: bool,
     /// The time of the last turn.
     last_turn: Time,
+    /// Bytes of all replicas' tables when the turn began, and as they are by now: whoever changes a replica adds up.
     tables_bytes: usize,
+    tables_bytes_now: usize,
     sessions_bytes: usize,
     /// Bytes of entries that this turn may still apply.
     apply_bytes_left: usize,
@@ -136,7 +138,13 @@ impl<S: StateStore> Node<S> {
         self.last_turn = now;
         self.apply_bytes_left = self.settings.apply_bytes_max;
         self.dirty.append(&mut self.unfinished);
-        self.tables_bytes = self.replicas.values().map(Replica::table_bytes).sum();
+        let table_bytes = self.replicas.values().map(Replica::table_bytes);
+        debug_assert_eq!(
+            table_bytes.sum::<usize>(),
+            self.tables_bytes_now,
+            "a replica was changed and nobody added up"
+        );
+        self.tables_bytes = self.tables_bytes_now;
         let mut tick = false;
         for input in inputs.drain(..) {
             tick |= matches!(input, Input::Tick);
@@ -232,6 +240,7 @@ impl<S: StateStore> Node<S> {
         work: impl FnOnce(&mut Replica, &mut Context<'_, S>) -> R,
     ) -> Option<R> {
         let replica = self.replicas.get_mut(&shard)?;
+        let tables_bytes_before = replica.table_bytes();
         let mut cx = Context {
             now,
             node: self.id,
@@ -251,7 +260,7 @@ impl<S: StateStore> Node<S> {
             tables_bytes: self.tables_bytes,
             apply_bytes_left: &mut self.apply_bytes_left,
         };
-        match catch_unwind(AssertUnwindSafe(|| work(&mut *replica, &mut cx))) {
+        let result = match catch_unwind(AssertUnwindSafe(|| work(&mut *replica, &mut cx))) {
             Ok(result) => Some(result),
             Err(panic) => {
                 let said = panic.downcast_ref::<String>().map(String::as_str);
@@ -260,7 +269,9 @@ impl<S: StateStore> Node<S> {
                 replica.quarantine(&reason, &mut cx);
                 None
             }
-        }
+        };
+        self.tables_bytes_now = self.tables_bytes_now + replica.table_bytes() - tables_bytes_before;
+        result
     }
 
     fn dirty(&mut self, shard: ShardId) {
@@ -287,7 +298,7 @@ impl<S: StateStore> Node<S> {
             shards: self.replicas.values().map(Replica::status).collect(),
             disk_full: self.disk_full,
             log_stalled: self.log_stalled,
-            has_undecided: self.replicas.values().any(Replica::has_undecided),
+            has_undecided: self.has_undecided(),
         }
     }
 
@@ -347,6 +358,12 @@ impl<S: StateStore> Node<S> {
     #[must_use]
     pub fn is_idle(&self) -> bool {
         !self.replicas.values().any(|replica| replica.leads() || replica.has_undecided())
+    }
+
+    /// Whether writes that were acknowledged early are still undecided.
+    #[must_use]
+    pub fn has_undecided(&self) -> bool {
+        self.replicas.values().any(Replica::has_undecided)
     }
 
     fn refuse(from: NodeId, shard: Option<ShardId>, reason: &'static str, outputs: &mut Vec<Output>) {

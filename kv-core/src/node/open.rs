@@ -147,6 +147,7 @@ impl<S: StateStore> Node<S> {
             stopping: false,
             last_turn: now,
             tables_bytes: 0,
+            tables_bytes_now: 0,
             sessions_bytes: 0,
             apply_bytes_left: 0,
             dirty: BTreeSet::new(),
