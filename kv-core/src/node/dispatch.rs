@@ -178,16 +178,12 @@ impl<S: StateStore> Node<S> {
         self.log_full = report.bytes > self.settings.log_bytes_max;
         self.log_full_ticks = 0;
         let number = report.number;
-        let shards: Vec<ShardId> = self.replicas.keys().copied().collect();
+        let waiting = self.replicas.iter().filter(|(_, replica)| replica.waits_for_log());
+        let shards: Vec<ShardId> = waiting.map(|(shard, _)| *shard).collect();
         for shard in shards {
-            let pumped = self.with_replica(shard, now, outputs, |replica, cx| {
-                replica.waits_for_log().then(|| replica.synced(number, cx))
-            });
-            if let Some(Some(pumped)) = pumped {
-                self.dirty(shard);
-                for message in pumped.snapshots {
-                    self.begin_stream(shard, message, now, outputs);
-                }
+            let pumped = self.on(shard, now, outputs, |replica, cx| replica.synced(number, cx));
+            for message in pumped.map(|pumped| pumped.snapshots).unwrap_or_default() {
+                self.begin_stream(shard, message, now, outputs);
             }
         }
         for shard in &report.pinned_by {
