@@ -24,6 +24,7 @@
 mod aftermath;
 pub mod atlas;
 mod away;
+mod bystanders;
 pub mod client;
 mod client_sessions;
 pub mod clock;
@@ -66,6 +67,7 @@ pub mod storms;
 pub mod timeline;
 pub mod trace;
 mod turns;
+mod unaware;
 pub mod workload;
 pub mod world;
 

@@ -26,6 +26,7 @@ mod names;
 mod operated;
 mod show;
 mod tight;
+mod unaware;
 
 pub use clients::Clients;
 pub use divergences::Divergences;
@@ -33,6 +34,7 @@ pub use founding::Founding;
 pub use losses::Losses;
 pub use names::Names;
 pub use operated::Operated;
+pub use unaware::Unaware;
 
 /// What a run is asked to be, beside its seed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -94,6 +96,8 @@ pub struct Plan {
     pub divergences: Divergences,
     /// How often leaders are lost with what they have just acknowledged.
     pub losses: Losses,
+    /// How often leaders are kept from hearing that they are deposed.
+    pub unaware: Unaware,
     /// How often changes of names fail, and whether read indexes go back.
     pub names: Names,
     /// How many streams of files are cut off, until what they left is thrown away.

@@ -49,6 +49,12 @@ pub struct Counts {
     pub losses_drawn: u64,
     /// Leaders lost with what they had just acknowledged.
     pub losses: u64,
+    /// Times that a leader was to be kept from hearing that it is deposed.
+    pub unaware_drawn: u64,
+    /// Leaders that were.
+    pub unaware: u64,
+    /// Of these, how many still led in their term when another led in a newer one.
+    pub unaware_deposed: u64,
     /// Nodes asked to stop, which hand over first.
     pub asked_to_stop: u64,
     /// Nodes that stayed away in quiet until all was served.
@@ -149,6 +155,10 @@ impl fmt::Display for Report {
         }
         if counts.losses > 0 {
             writeln!(f, "  {} leaders lost with what they had just acknowledged", counts.losses)?;
+        }
+        if counts.unaware > 0 {
+            let (unaware, deposed) = (counts.unaware, counts.unaware_deposed);
+            writeln!(f, "  {unaware} leaders kept from hearing of others, {deposed} of them deposed meanwhile")?;
         }
         if counts.asked_to_stop + counts.away > 0 {
             let (stopped, away) = (counts.asked_to_stop, counts.away);

@@ -41,10 +41,11 @@ pub fn shrink(report: Report, history: History, may_go_on: &mut dyn FnMut() -> b
         search.shorten();
         let plan = &search.best.report.plan;
         let (faults, divergences) = (plan.faults_kept.clone(), plan.divergences.kept.clone());
-        let losses = plan.losses.kept.clone();
+        let (losses, unaware) = (plan.losses.kept.clone(), plan.unaware.kept.clone());
         search.leave_some_out("faults_kept", faults, |counts| counts.faults.iter().sum());
         search.leave_some_out("divergences.kept", divergences, |counts| counts.divergences_drawn);
         search.leave_some_out("losses.kept", losses, |counts| counts.losses_drawn);
+        search.leave_some_out("unaware.kept", unaware, |counts| counts.unaware_drawn);
         if search.best.report.plan.to_text() == before {
             return search.best;
         }
@@ -122,6 +123,7 @@ impl Search<'_> {
                         || [
                             "divergences.often",
                             "losses.often",
+                            "unaware.often",
                             "names.often",
                             "operated.stops",
                             "operated.away",

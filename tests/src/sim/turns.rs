@@ -151,7 +151,11 @@ impl World {
         }
     }
 
-    pub(super) fn send(&mut self, from: usize, to: usize, lane: usize, messages: Vec<PeerMessage>) {
+    pub(super) fn send(&mut self, from: usize, to: usize, lane: usize, mut messages: Vec<PeerMessage>) {
+        self.keep_unaware(from, to, &mut messages);
+        if messages.is_empty() {
+            return self.spare.push(messages);
+        }
         if self.trace.tells() {
             for message in &messages {
                 self.trace.tell(self.now, || format!("n{} -> n{} {}", from + 1, to + 1, super::report::short(message)));

@@ -98,6 +98,12 @@ impl Keys {
         }
     }
 
+    /// Those of one shard, which has one at least.
+    #[must_use]
+    pub fn in_shard(&self, shard: ShardId) -> Vec<Key> {
+        self.in_use.iter().filter(|key| self.shard_of(key) == shard).cloned().collect()
+    }
+
     fn next_name(&mut self) -> Key {
         self.names += 1;
         Key::new(format!("k{}", self.names - 1)).expect("a short key is a key")

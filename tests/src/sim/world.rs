@@ -18,6 +18,7 @@ use kv_core::{
 };
 
 use super::{
+    bystanders::{BYSTANDERS, Bystanders},
     client::Client,
     clock::Clock,
     crash_points::tape::Tape,
@@ -39,6 +40,7 @@ use super::{
     report::Counts,
     storms::{Next, StormMaker},
     trace::Trace,
+    unaware::{Unaware, UnawareMaker},
     workload::Keys,
 };
 use crate::check::view::{Fact, Violation};
@@ -95,6 +97,8 @@ pub(super) enum Event {
     Operating(Operating),
     /// A leader is lost with what it has acknowledged.
     Loss(Loss),
+    /// A leader is kept from hearing that it is deposed.
+    Unaware(Unaware),
     /// Changes of names fail.
     NameFault,
     /// Somebody may take a stream of files, which is then cut.
@@ -125,6 +129,8 @@ pub struct World {
     pub(super) disk_injector: DiskInjector,
     pub(super) divergence: Divergence,
     pub(super) losses: LossMaker,
+    pub(super) unaware: UnawareMaker,
+    pub(super) bystanders: Bystanders,
     pub(super) name_faults: NameFaults,
     pub(super) operator: Operator,
     /// Nodes that stay away until all that is owed was served.
@@ -194,6 +200,8 @@ impl World {
             disk_injector: DiskInjector::new(&plan),
             divergence: Divergence::new(&plan),
             losses: LossMaker::new(&plan),
+            unaware: UnawareMaker::new(&plan),
+            bystanders: Bystanders::default(),
             name_faults: NameFaults::new(&plan),
             operator: Operator::new(&plan),
             away: BTreeSet::new(),
@@ -236,6 +244,7 @@ impl World {
         world.schedule_disk_fault();
         world.schedule_divergence();
         world.schedule_loss();
+        world.schedule_unaware();
         world.schedule_operator();
         world.schedule_look();
         world.schedule_name_fault();
@@ -291,6 +300,7 @@ impl World {
             Event::Look => self.look(),
             Event::Operating(operating) => self.operate(&operating),
             Event::Loss(loss) => self.loss_event(&loss),
+            Event::Unaware(unaware) => self.unaware_event(&unaware),
             Event::NameFault => self.inject_name_fault(),
             Event::StreamCut => self.cut_a_stream(),
             Event::Fault { kind } => {
@@ -390,6 +400,9 @@ impl World {
             // From the node's clock to simulated time.
             let machine = &self.machines[node];
             *age = if *age == 0 { 0 } else { machine.last_turn.0 - machine.micros_before_turn(*age) };
+        }
+        if request.0 & BYSTANDERS != 0 {
+            return self.answered_beside(request, result);
         }
         self.push_map(client, node);
         if let Fate::Arrives(at, _) = self.network.send(self.now, node, self.machines.len() + client, 0) {

@@ -12,7 +12,7 @@ use kv_core::{
 
 use super::{
     super::storms::Storms, Clients, Costs, Divergences, Faults, Founding, Kept, Links, Losses, Names, Operated,
-    Options, Plan, Workload, clients::draw_session_bounds, mix, operated::draw_nodes,
+    Options, Plan, Unaware, Workload, clients::draw_session_bounds, mix, operated::draw_nodes,
 };
 
 impl Plan {
@@ -58,6 +58,7 @@ impl Plan {
             founding: Founding::draw(seed),
             divergences: Divergences::default(),
             losses: Losses::default(),
+            unaware: Unaware::default(),
             names: Names::default(),
             streams_cut: 0,
             operated: Operated::draw(seed, nodes),
@@ -67,6 +68,7 @@ impl Plan {
         let has_faults = plan.faults.kinds().iter().any(|(_, often)| *often > 0.0);
         plan.divergences = Divergences::draw(seed, replication.min(nodes), has_faults);
         plan.draw_losses();
+        plan.draw_unaware();
         plan.names = Names::draw(seed, has_faults);
         plan.streams_cut = u64::from(has_faults && plan.stream("cut streams").u32(..6) == 0);
         plan.tighten();
@@ -130,6 +132,7 @@ impl Plan {
             founding: Founding::default(),
             divergences: Divergences::default(),
             losses: Losses::default(),
+            unaware: Unaware::default(),
             names: Names::default(),
             streams_cut: 0,
             operated: Operated::default(),

@@ -81,6 +81,7 @@ impl Plan {
             founding: from_empty starts_within_micros early_faults early_micros wipe otherwise cut_percent;
             divergences: often trees kept;
             losses: often cut_micros_max kept;
+            unaware: often kept;
             operated: async_by_default stops away away_cut_off;
             clients: one_endpoint old_map pushes answer_micros_max held_micros_max prompt_percent churn_percent;
             names: often trees_go_back;
@@ -161,6 +162,7 @@ mod tests {
                 plan.faults_kept = Kept::Only((0..seed % 5).collect());
                 plan.divergences.kept = Kept::Only((0..seed % 4).collect());
                 plan.losses.kept = Kept::Only((0..seed % 7).collect());
+                plan.unaware.kept = Kept::Only((0..seed % 6).collect());
             }
             let read = Plan::from_text(&plan.to_text()).unwrap();
             assert_eq!(

@@ -145,6 +145,9 @@ impl Plan {
                 self.losses.often
             )?;
         }
+        if self.unaware.often > 0.0 {
+            writeln!(f, "  leaders kept from hearing that they are deposed {:.1} times a minute", self.unaware.often)?;
+        }
         let operated = &self.operated;
         if operated.async_by_default || operated.stops > 0.0 || operated.away > 0 {
             writeln!(
