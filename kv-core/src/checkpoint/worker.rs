@@ -188,6 +188,12 @@ impl<F: FileDisk, S: StateStore> Worker<F, S> {
         self.is_stopped || !has_work
     }
 
+    /// Whether a merge is under way or waits.
+    #[must_use]
+    pub fn has_merges(&self) -> bool {
+        self.merge.is_some() || !self.merges.is_empty()
+    }
+
     /// The files that it works on.
     pub fn files(&mut self) -> &mut F {
         &mut self.cx.files

@@ -455,6 +455,12 @@ impl Process {
         self.worker.submit(job);
     }
 
+    /// Whether the checkpoint worker merges files, or is about to.
+    #[must_use]
+    pub fn has_merges(&self) -> bool {
+        self.worker.has_merges()
+    }
+
     /// Lets the checkpoint worker do one step; true if nothing is left to do.
     pub fn step(&mut self) -> (Vec<CheckpointEvent>, bool) {
         let step = self.worker.step();

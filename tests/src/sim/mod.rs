@@ -40,6 +40,7 @@ mod founding_checks;
 mod founding_faults;
 mod founding_greetings;
 pub mod founding_places;
+mod full_merges;
 #[cfg(test)]
 mod hard_disk_tests;
 pub mod judge;

@@ -102,6 +102,8 @@ pub struct Plan {
     pub names: Names,
     /// How many streams of files are cut off, until what they left is thrown away.
     pub streams_cut: u64,
+    /// How many merges find the disk full.
+    pub full_merges: u64,
     /// How the cluster is made and looked after.
     pub operated: Operated,
     /// Clocks run up to this much too fast or too slow, in parts per million.

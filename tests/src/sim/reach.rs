@@ -25,7 +25,6 @@ pub const RARE: &[Point] = &[
     Point::LogKeptLongEnough,
     Point::LogWrittenToShrink,
     Point::MergeAbandoned,
-    Point::MergeHadNoRoom,
     Point::OfferWhileInstalling,
     Point::PieceElsewhere,
     Point::RecordNotAdopted,

@@ -23,6 +23,8 @@ pub struct Counts {
     pub syncs: u64,
     /// Streams of files that were cut off.
     pub streams_cut: u64,
+    /// Merges that found the disk full.
+    pub full_merges: u64,
     /// Processes started.
     pub starts: u64,
     /// Starts refused for damage.
@@ -152,6 +154,9 @@ impl fmt::Display for Report {
         }
         if counts.streams_cut > 0 {
             writeln!(f, "  {} streams of files cut off", counts.streams_cut)?;
+        }
+        if counts.full_merges > 0 {
+            writeln!(f, "  {} disks full under a merge", counts.full_merges)?;
         }
         if counts.losses > 0 {
             writeln!(f, "  {} leaders lost with what they had just acknowledged", counts.losses)?;

@@ -128,6 +128,7 @@ impl Search<'_> {
                             "operated.stops",
                             "operated.away",
                             "streams_cut",
+                            "full_merges",
                         ]
                         .contains(name);
                     is_kind && !name.ends_with(".lasts_micros") && *often != "0"

@@ -74,6 +74,7 @@ impl World {
             self.give(node, Input::Checkpoint(event));
         }
         if !idle {
+            self.fill_under_a_merge(node);
             self.schedule_step(node);
         }
     }

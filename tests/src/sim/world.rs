@@ -28,6 +28,7 @@ use super::{
     founding::FoundingEvent,
     founding_greetings::Connection,
     founding_places::Place,
+    full_merges::FullMerges,
     judge::Judge,
     losses::{Loss, LossMaker},
     machine::{LANES, Machine},
@@ -131,6 +132,7 @@ pub struct World {
     pub(super) losses: LossMaker,
     pub(super) unaware: UnawareMaker,
     pub(super) bystanders: Bystanders,
+    pub(super) full_merges: FullMerges,
     pub(super) name_faults: NameFaults,
     pub(super) operator: Operator,
     /// Nodes that stay away until all that is owed was served.
@@ -202,6 +204,7 @@ impl World {
             losses: LossMaker::new(&plan),
             unaware: UnawareMaker::new(&plan),
             bystanders: Bystanders::default(),
+            full_merges: FullMerges::new(&plan),
             name_faults: NameFaults::new(&plan),
             operator: Operator::new(&plan),
             away: BTreeSet::new(),

@@ -61,6 +61,7 @@ impl Plan {
             unaware: Unaware::default(),
             names: Names::default(),
             streams_cut: 0,
+            full_merges: 0,
             operated: Operated::draw(seed, nodes),
             clients: Clients::draw(seed),
             settings: draw_session_bounds(seed, settings),
@@ -71,6 +72,7 @@ impl Plan {
         plan.draw_unaware();
         plan.names = Names::draw(seed, has_faults);
         plan.streams_cut = u64::from(has_faults && plan.stream("cut streams").u32(..6) == 0);
+        plan.draw_full_merges();
         plan.tighten();
         plan
     }
@@ -135,6 +137,7 @@ impl Plan {
             unaware: Unaware::default(),
             names: Names::default(),
             streams_cut: 0,
+            full_merges: 0,
             operated: Operated::default(),
             clients: Clients::default(),
         }

@@ -137,6 +137,9 @@ impl Plan {
         if self.streams_cut > 0 {
             writeln!(f, "  streams of files cut off: {}", self.streams_cut)?;
         }
+        if self.full_merges > 0 {
+            writeln!(f, "  merges that find the disk full: {}", self.full_merges)?;
+        }
         if self.losses.often > 0.0 {
             let cut_millis = self.losses.cut_micros_max / 1_000;
             writeln!(
