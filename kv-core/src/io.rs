@@ -249,7 +249,7 @@ pub enum Notice {
     Refused {
         /// The peer.
         from: NodeId,
-        /// The shard that it was about; `None` for the map's messages.
+        /// The shard that it was about; `None` for the map's messages, and for a list that is empty or too long.
         shard: Option<ShardId>,
         /// Why: one of a few sentences, so that they can be counted.
         reason: &'static str,

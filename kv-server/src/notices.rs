@@ -123,7 +123,7 @@ pub(crate) fn tell(notice: &Notice, shared: &Shared) {
             tracing::warn!(%shard, "a majority agrees with the replica's state: it serves again");
         }
         Notice::Refused { from, shard, reason } => {
-            let what = shard.map_or_else(|| "the map".to_owned(), |shard| format!("shard {shard}"));
+            let what = shard.map_or_else(|| "the map, or several shards".to_owned(), |shard| format!("shard {shard}"));
             shared.refused_messages.refused(*from, reason, &what, &shared.metrics);
         }
         Notice::LogStalled => {

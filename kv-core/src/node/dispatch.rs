@@ -1,13 +1,13 @@
 //! Where each input goes.
 
-use super::Node;
+use super::{Node, rounds::NOT_HERE};
 use crate::{
     checkpoint::job::{CheckpointEvent, CheckpointJob},
     disk::StateStore,
     error::{Error, ErrorKind},
     io::{Input, LogReport, Notice, Output, Request},
     message::PeerMessage,
-    replica::{LoadedState, Replica, context::Context},
+    replica::{LoadedState, NO_MEMBER, Replica, context::Context},
     state::ShardState,
     types::{NodeId, ReplicaId, ShardId, Time},
 };
@@ -99,7 +99,18 @@ impl<S: StateStore> Node<S> {
             PeerMessage::LeadershipAnswer { round, shards } => {
                 return self.leadership_answered(from, round, &shards, outputs);
             }
-            PeerMessage::StateAsk { shard, at_least, at_most } => {
+            _ => {}
+        }
+        let about = message.shard();
+        let Some((shard, replica)) = about.and_then(|shard| Some((shard, self.replicas.get(&shard)?))) else {
+            return Self::refuse(from, about, NOT_HERE, outputs);
+        };
+        // Whoever does not hold a shard has nothing to ask of it and nothing to say.
+        if replica.replica_on(from).is_none() {
+            return Self::refuse(from, about, NO_MEMBER, outputs);
+        }
+        match message {
+            PeerMessage::StateAsk { at_least, at_most, .. } => {
                 return self.state_asked(from, shard, (at_least, at_most), now, outputs);
             }
             PeerMessage::SnapshotWant { stream, file, offset, .. } => {
@@ -110,10 +121,6 @@ impl<S: StateStore> Node<S> {
             }
             _ => {}
         }
-        let about = message.shard();
-        let Some(shard) = about.filter(|shard| self.replicas.contains_key(shard)) else {
-            return Self::refuse(from, about, "it is about a shard that does not stand here", outputs);
-        };
         if matches!(&message, PeerMessage::Raft { message, .. } if message.snapshot.is_some()) {
             return Self::refuse(
                 from,
@@ -126,7 +133,7 @@ impl<S: StateStore> Node<S> {
             PeerMessage::Raft { message, .. } => replica.step(from, &message, cx),
             PeerMessage::Marks { report, .. } => replica.marks_told(from, report, cx),
             PeerMessage::ReadProbe { probe, .. } => replica.probed(from, probe, cx),
-            PeerMessage::ReadProbeAnswer { probe, index, .. } => replica.probe_answered(probe, index),
+            PeerMessage::ReadProbeAnswer { probe, index, .. } => replica.probe_answered(from, probe, index, cx),
             PeerMessage::SnapshotOffer { stream, manifest, message, .. } => {
                 replica.offered(from, stream, manifest, message, cx);
             }

@@ -27,6 +27,9 @@ use crate::{
     types::{NodeId, ShardId},
 };
 
+/// Why a message about a shard of others is refused.
+pub(super) const NOT_HERE: &str = "it is about a shard that does not stand here";
+
 /// What a turn asks of the peers.
 #[derive(Debug)]
 pub(crate) struct LeadershipRounds {
@@ -79,18 +82,23 @@ impl<S: StateStore> Node<S> {
         leaderships: &[ClaimedLeadership],
         outputs: &mut Vec<Output>,
     ) {
-        if leaderships.len() > LEADERSHIPS_MAX {
-            return Self::refuse(from, None, "it asks of more shards than one message may", outputs);
+        if leaderships.is_empty() || leaderships.len() > LEADERSHIPS_MAX {
+            return Self::refuse(from, None, "it asks of no shard, or of more than one message may", outputs);
         }
+        let mut lie = None;
         let mut shards = Vec::with_capacity(leaderships.len());
         for leadership in leaderships {
             let shard = leadership.shard;
             match self.replicas.get(&shard).map(|replica| replica.recognises(from, *leadership)) {
                 Some(Ok(true)) => shards.push(shard),
                 Some(Ok(false)) => {}
-                Some(Err(reason)) => Self::refuse(from, Some(shard), reason, outputs),
-                None => Self::refuse(from, Some(shard), "it is about a shard that does not stand here", outputs),
+                Some(Err(reason)) => lie = lie.or(Some((shard, reason))),
+                None => lie = lie.or(Some((shard, NOT_HERE))),
             }
+        }
+        // Of all that is wrong in it the first is told: a message is one, however long its list.
+        if let Some((shard, reason)) = lie {
+            Self::refuse(from, Some(shard), reason, outputs);
         }
         if !shards.is_empty() {
             outputs.push(Output::Send { to: from, message: PeerMessage::LeadershipAnswer { round, shards } });
@@ -105,8 +113,8 @@ impl<S: StateStore> Node<S> {
         shards: &[ShardId],
         outputs: &mut Vec<Output>,
     ) {
-        if shards.len() > LEADERSHIPS_MAX {
-            return Self::refuse(from, None, "it answers for more shards than one message may", outputs);
+        if shards.is_empty() || shards.len() > LEADERSHIPS_MAX {
+            return Self::refuse(from, None, "it answers for no shard, or for more than one message may", outputs);
         }
         if round.run != self.rounds.run {
             point!(RoundOfThePastProven);
@@ -115,12 +123,17 @@ impl<S: StateStore> Node<S> {
         if round.number > self.rounds.sent {
             return Self::refuse(from, None, "it answers a round that was never asked", outputs);
         }
+        let mut lie = None;
         for shard in shards {
             match self.replicas.get_mut(shard).map(|replica| replica.recognised(from, round.number)) {
-                Some(true) => self.dirty(*shard),
-                Some(false) => {}
-                None => Self::refuse(from, Some(*shard), "it is about a shard that does not stand here", outputs),
+                Some(Ok(true)) => self.dirty(*shard),
+                Some(Ok(false)) => {}
+                Some(Err(reason)) => lie = lie.or(Some((*shard, reason))),
+                None => lie = lie.or(Some((*shard, NOT_HERE))),
             }
+        }
+        if let Some((shard, reason)) = lie {
+            Self::refuse(from, Some(shard), reason, outputs);
         }
     }
 }

@@ -71,7 +71,7 @@ impl<S: StateStore> Node<S> {
         outputs: &mut Vec<Output>,
     ) {
         let Some(replica) = self.replicas.get_mut(&shard) else { return };
-        let serves = replica.state().is_some() && replica.replica_on(from).is_some();
+        let serves = replica.state().is_some();
         match replica.confirmed_index() {
             Some(index) if serves && at_least <= index && index <= at_most => {
                 self.open_stream(shard, from, Purpose::State { at_least, at_most }, outputs);

@@ -24,6 +24,7 @@ mod hand_over;
 mod lost_hard_state;
 mod marks;
 mod offers;
+mod probes;
 mod rounds;
 
 use cluster::{Cluster, Memory};

@@ -18,7 +18,7 @@ use super::{
     Phase, Replica,
     context::Context,
     convert::message_to_raft,
-    validate::{INDEX_MAX, Verdict},
+    validate::{INDEX_MAX, OUT_OF_RANGE, Verdict},
 };
 use crate::{
     checkpoint::job::{CheckpointJob, MANIFEST_FILES_MAX, Manifest},
@@ -150,7 +150,7 @@ impl Replica {
             return Verdict::Refuse("an offer of no files, or of too many");
         }
         if manifest.index.0 > INDEX_MAX || manifest.term > self.term_max() || manifest.term.0 == 0 {
-            return Verdict::Refuse("an index or a term that no log reaches");
+            return Verdict::Refuse(OUT_OF_RANGE);
         }
         let plain = |name: &str| {
             !name.is_empty()
@@ -161,7 +161,7 @@ impl Replica {
             return Verdict::Refuse("an offer of a file whose name is none of ours");
         }
         let Some(message) = message else {
-            let wanted = matches!(self.phase, Phase::Stateless) && self.replica_on(from).is_some();
+            let wanted = matches!(self.phase, Phase::Stateless);
             if !wanted {
                 return Verdict::Refuse("an offer that was not asked for");
             }

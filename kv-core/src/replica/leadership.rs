@@ -196,6 +196,7 @@ impl Replica {
                 Waiter::Probe { .. } => {}
             }
         }
+        self.reads.forget_probes();
         for request in requests {
             let error = self.not_leading(cx);
             cx.reply(request, Err(error));

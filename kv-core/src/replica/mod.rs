@@ -33,7 +33,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use raft::{RawNode, StateRole};
 
-pub(crate) use self::checkpoints::LoadedState;
+pub(crate) use self::{checkpoints::LoadedState, validate::NO_MEMBER};
 use self::{
     convert::entry_to_raft,
     election::ElectionClock,

@@ -10,13 +10,20 @@
 //! then at most as old as the moment at which the probe was sent, on this node's clock; heartbeats prove no age. At the leader
 //! such a read shares a round, and its age reaches back to when that began: a leader that stood still meanwhile may have been
 //! deposed, and does not know it.
+//!
+//! What a peer says of reads counts only if it holds the shard, and an answer to a probe only from the leader that was asked:
+//! whoever could answer for another could have old states taken for new ones. A peer waits with its newest probe only.
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::{Replica, context::Context};
+use super::{
+    Replica,
+    context::Context,
+    validate::{INDEX_MAX, NO_MEMBER, OUT_OF_RANGE},
+};
 use crate::{
     disk::StateStore,
-    io::Consistency,
+    io::{Consistency, Notice},
     message::{ClaimedLeadership, PeerMessage},
     types::{Epoch, Key, LogIndex, NodeId, ReplicaId, RequestId, Term, Time},
 };
@@ -48,6 +55,8 @@ pub(super) enum Waiter {
 pub(super) struct Reads {
     /// Not yet in a round.
     pub(super) waiting: Vec<Waiter>,
+    /// The newest probe of each node that is not yet in a round.
+    probes: BTreeMap<NodeId, u64>,
     /// Under way, oldest first.
     rounds: VecDeque<Round>,
     /// The last round in which each other replica recognised this one.
@@ -96,15 +105,21 @@ pub(super) struct FollowerReads {
 #[derive(Debug)]
 struct Probe {
     number: u64,
+    /// The leader that was asked.
+    of: NodeId,
     asked_at: Time,
     ticks: u64,
     index: Option<LogIndex>,
+    /// Who was asked knows no index: it does not lead any more, or too many wait there. It is asked again at the next tick, or
+    /// the two would go on asking and answering as fast as the network brings it.
+    in_vain: bool,
 }
 
 impl Reads {
     /// How many clients wait.
     pub(super) fn len(&self) -> usize {
         self.waiting.len()
+            + self.probes.len()
             + self.proven.len()
             + self.follower.waiting.len()
             + self.rounds.iter().map(|round| round.waiters.len()).sum::<usize>()
@@ -165,10 +180,27 @@ impl Reads {
         point!(ReadAskedAgain if !self.rounds.is_empty());
         point!(ReadProvenAskedAgain if !self.proven.is_empty());
         self.recognised.clear();
-        for round in std::mem::take(&mut self.rounds) {
-            self.waiting.extend(round.waiters);
+        // The next leader is asked at once, and what an earlier one has told is not waited for in vain.
+        self.follower.probe = None;
+        let asked: Vec<Waiter> = std::mem::take(&mut self.rounds).into_iter().flat_map(|round| round.waiters).collect();
+        let proven = std::mem::take(&mut self.proven).into_iter().map(|proven| proven.waiter);
+        for waiter in asked.into_iter().chain(proven) {
+            match waiter {
+                Waiter::Probe { from, probe } => {
+                    self.probes.entry(from).or_insert(probe);
+                }
+                Waiter::Read(_) => self.waiting.push(waiter),
+            }
         }
-        self.waiting.extend(std::mem::take(&mut self.proven).into_iter().map(|proven| proven.waiter));
+    }
+
+    /// A replica that does not lead proves nothing to others: they ask whoever does.
+    pub(super) fn forget_probes(&mut self) {
+        self.probes.clear();
+    }
+
+    fn nobody_waits(&self) -> bool {
+        self.waiting.is_empty() && self.probes.is_empty()
     }
 }
 
@@ -182,7 +214,7 @@ impl Replica {
             point!(RoundAskedAgain);
             self.ask_peers(cx);
         }
-        if self.reads.waiting.is_empty() {
+        if self.reads.nobody_waits() {
             return;
         }
         #[cfg(kv_mutants)]
@@ -194,10 +226,12 @@ impl Replica {
             point!(ReadHeldUntilCommit if !self.raft.raft.commit_to_current_term());
             return;
         }
-        let waiters = std::mem::take(&mut self.reads.waiting);
-        if waiters.iter().any(|waiter| matches!(waiter, Waiter::Probe { .. })) {
+        let mut waiters = std::mem::take(&mut self.reads.waiting);
+        if !self.reads.probes.is_empty() {
             // Who asked waits until it has applied what is proven, and may not have heard yet that it is decided.
             self.raft.ping();
+            let probes = std::mem::take(&mut self.reads.probes);
+            waiters.extend(probes.into_iter().map(|(from, probe)| Waiter::Probe { from, probe }));
         }
         if let Some(last) = self.reads.rounds.back_mut()
             && mutant!("R1")
@@ -227,7 +261,7 @@ impl Replica {
     /// committed.
     pub(super) fn can_ask_round(&self) -> bool {
         self.leads()
-            && !self.reads.waiting.is_empty()
+            && !self.reads.nobody_waits()
             && self.reads.rounds.len() < ROUNDS_MAX
             && self.raft.raft.commit_to_current_term()
     }
@@ -239,25 +273,31 @@ impl Replica {
             return Err("it is for another replica");
         }
         if self.replica_on(from).is_none() {
-            return Err("its sender is not the group's replica on that node");
+            return Err(NO_MEMBER);
+        }
+        if claimed.term == Term(0) || claimed.term > self.term_max() {
+            return Err(OUT_OF_RANGE);
         }
         let is_current = claimed.term == self.term() || mutant!("R2");
         Ok(is_current && !self.is_quarantined())
     }
 
-    /// The replica on another node recognised this one in a round: true if that proves anything that was not proven before.
-    pub(crate) fn recognised(&mut self, from: NodeId, number: u64) -> bool {
-        let Some(replica) = self.replica_on(from) else { return false };
+    /// The replica on another node recognised this one in a round: true if that proves anything that was not proven before, or why
+    /// nobody honest would say so.
+    pub(crate) fn recognised(&mut self, from: NodeId, number: u64) -> Result<bool, &'static str> {
+        let Some(replica) = self.replica_on(from) else {
+            return Err(NO_MEMBER);
+        };
         if !self.leads() || self.term() != self.reads.term {
             point!(RoundOfThePastProven);
-            return false;
+            return Ok(false);
         }
         let last = self.reads.recognised.entry(replica).or_default();
         *last = number.max(*last);
         if mutant!("R3") {
             *last = self.reads.rounds.back().map_or(*last, |round| round.number);
         }
-        self.settle_rounds()
+        Ok(self.settle_rounds())
     }
 
     /// Ends the rounds that a majority has answered; true if there are any. Their reads may be answered once the index is applied.
@@ -292,8 +332,10 @@ impl Replica {
             () if mutant!("B5") && has_committed => self.commit(),
             () => return false,
         };
-        let waiting = std::mem::take(&mut self.reads.waiting);
-        self.reads.proven.extend(waiting.into_iter().map(|waiter| Proven { index, as_of: cx.now, waiter }));
+        let probes = std::mem::take(&mut self.reads.probes);
+        let waiting = std::mem::take(&mut self.reads.waiting).into_iter();
+        let waiting = waiting.chain(probes.into_iter().map(|(from, probe)| Waiter::Probe { from, probe }));
+        self.reads.proven.extend(waiting.map(|waiter| Proven { index, as_of: cx.now, waiter }));
         true
     }
 
@@ -302,10 +344,11 @@ impl Replica {
         let election_ticks = cx.settings.election_ticks;
         if let Some(probe) = &mut self.reads.follower.probe {
             probe.ticks += u64::from(tick);
-            if probe.index.is_some() || probe.ticks < election_ticks {
+            let is_lost = probe.index.is_none() && probe.ticks >= election_ticks;
+            if !(is_lost || (probe.in_vain && tick)) {
                 return;
             }
-            point!(ProbeAskedAgain);
+            point!(ProbeAskedAgain if !probe.in_vain);
             self.reads.follower.probe = None;
         }
         if self.reads.follower.waiting.is_empty() || self.leads() {
@@ -313,7 +356,8 @@ impl Replica {
         }
         let Some(leader) = self.leader() else { return };
         let number = cx.unique.next_number();
-        self.reads.follower.probe = Some(Probe { number, asked_at: cx.now, ticks: 0, index: None });
+        self.reads.follower.probe =
+            Some(Probe { number, of: leader, asked_at: cx.now, ticks: 0, index: None, in_vain: false });
         cx.send(leader, PeerMessage::ReadProbe { shard: self.shard, probe: number });
     }
 
@@ -324,21 +368,38 @@ impl Replica {
             cx.send(from, PeerMessage::ReadProbeAnswer { shard: self.shard, probe, index: None });
             return;
         }
-        self.reads.waiting.push(Waiter::Probe { from, probe });
+        // Who asks anew no longer waits for what it asked before.
+        self.reads.probes.insert(from, probe);
     }
 
     /// The leader's answer to this replica's probe.
-    pub(crate) fn probe_answered(&mut self, number: u64, index: Option<LogIndex>) {
+    pub(crate) fn probe_answered<S: StateStore>(
+        &mut self,
+        from: NodeId,
+        number: u64,
+        index: Option<LogIndex>,
+        cx: &mut Context<'_, S>,
+    ) {
+        if index.is_some_and(|index| index.0 > INDEX_MAX) {
+            return self.refuse(from, OUT_OF_RANGE, cx);
+        }
         let Some(probe) = self.reads.follower.probe.as_mut().filter(|probe| probe.number == number) else {
             point!(ProbeAnsweredLate);
             return;
         };
+        if probe.of != from {
+            return self.refuse(from, "it answers what another was asked", cx);
+        }
         match index {
             Some(index) => probe.index = Some(index),
             None => {
                 point!(ProbeInVain);
-                self.reads.follower.probe = None;
+                probe.in_vain = true;
             }
         }
+    }
+
+    fn refuse<S: StateStore>(&self, from: NodeId, reason: &'static str, cx: &mut Context<'_, S>) {
+        cx.notice(Notice::Refused { from, shard: Some(self.shard), reason });
     }
 }

@@ -11,6 +11,10 @@ use crate::{
     types::{LogIndex, NodeId, ReplicaId, Term},
 };
 
+/// Why a message is refused whose sender has no replica of the shard.
+pub(crate) const NO_MEMBER: &str = "its sender is not the group's replica on that node";
+/// Why a message is refused with numbers that could make others overflow.
+pub(super) const OUT_OF_RANGE: &str = "an index or a term that no log reaches";
 /// The largest index of a message that is taken. Far above what any log reaches, and far below what a u64 holds: an index is
 /// counted on from here without an overflow.
 pub(super) const INDEX_MAX: u64 = u64::MAX / 2;
@@ -39,13 +43,13 @@ impl Replica {
             return Verdict::Refuse("it is for another replica");
         }
         if self.node_of(message.from) != Some(from) {
-            return Verdict::Refuse("its sender is not the group's replica on that node");
+            return Verdict::Refuse(NO_MEMBER);
         }
         if message.term.0 == 0 {
             return Verdict::Refuse("it has no term");
         }
         if !self.is_in_range(message) {
-            return Verdict::Refuse("an index or a term that no log reaches");
+            return Verdict::Refuse(OUT_OF_RANGE);
         }
         if message.snapshot.is_some() != (message.kind == RaftMessageKind::Snapshot) {
             return Verdict::Refuse("a snapshot's mark comes with a snapshot, and only with one");

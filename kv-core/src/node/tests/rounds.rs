@@ -120,12 +120,22 @@ fn what_proves_nothing_is_ignored_or_refused() {
     let never_asked = LeadershipRound { number: round.number + 1, ..round };
     let too_many = PeerMessage::LeadershipAnswer { round, shards: vec![shard; LEADERSHIPS_MAX + 1] };
     let cases = [
-        (stranger, answer(round, shard), None),
+        (stranger, answer(round, shard), Some("its sender is not the group's replica on that node")),
         (peer, answer(earlier_start, shard), None),
         (peer, answer(never_asked, shard), Some("it answers a round that was never asked")),
         (peer, answer(round, ShardId(77)), Some("it is about a shard that does not stand here")),
-        (peer, PeerMessage::LeadershipAnswer { round, shards: Vec::new() }, None),
-        (peer, too_many, Some("it answers for more shards than one message may")),
+        // Of a long list of lies one is told.
+        (
+            peer,
+            PeerMessage::LeadershipAnswer { round, shards: vec![ShardId(77); 100] },
+            Some("it is about a shard that does not stand here"),
+        ),
+        (
+            peer,
+            PeerMessage::LeadershipAnswer { round, shards: Vec::new() },
+            Some("it answers for no shard, or for more than one message may"),
+        ),
+        (peer, too_many, Some("it answers for no shard, or for more than one message may")),
     ];
     for (from, message, refused) in cases {
         let outputs = hear(&mut cluster, leader, from, message.clone());
@@ -156,7 +166,13 @@ fn a_replica_recognises_the_leader_of_its_own_term_only() {
             vec![ClaimedLeadership { shard: elsewhere, ..*claimed }],
             Some("it is about a shard that does not stand here"),
         ),
-        (leader, vec![*claimed; LEADERSHIPS_MAX + 1], Some("it asks of more shards than one message may")),
+        (
+            leader,
+            vec![ClaimedLeadership { term: Term(u64::MAX), ..*claimed }; 100],
+            Some("an index or a term that no log reaches"),
+        ),
+        (leader, Vec::new(), Some("it asks of no shard, or of more than one message may")),
+        (leader, vec![*claimed; LEADERSHIPS_MAX + 1], Some("it asks of no shard, or of more than one message may")),
     ];
     for (from, leaderships, refused) in cases {
         let outputs = hear(&mut cluster, peer, from, PeerMessage::LeadershipAsk { round, leaderships });
