@@ -200,9 +200,15 @@ impl ShardMap {
         }
         let version = MapVersion(reader.varint()?);
         let count = reader.count(NODE_BYTES_MIN)?;
-        let nodes = (0..count).map(|_| NodeDescription::decode(&mut reader)).collect::<Result<_, _>>()?;
+        let mut nodes = Vec::with_capacity(count);
+        for _ in 0..count {
+            nodes.push(NodeDescription::decode(&mut reader)?);
+        }
         let count = reader.count(ROW_BYTES_MIN)?;
-        let shards = (0..count).map(|_| ShardRow::decode(&mut reader)).collect::<Result<_, _>>()?;
+        let mut shards = Vec::with_capacity(count);
+        for _ in 0..count {
+            shards.push(ShardRow::decode(&mut reader)?);
+        }
         reader.finish()?;
         Ok(Self { version, nodes, shards })
     }

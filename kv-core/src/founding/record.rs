@@ -229,6 +229,9 @@ impl FoundingRecord {
         let replication = u32::try_from(reader.varint()?).map_err(|_| CodecError("a number of replicas"))?;
         let durability = if reader.bool()? { Durability::Async } else { Durability::Sync };
         let count = reader.count(20)?;
+        if count > MEMBERS_MAX {
+            return Err(CodecError("a founding record within its bounds"));
+        }
         let members = (0..count).map(|_| decode_member(&mut reader)).collect::<Result<Vec<_>, _>>()?;
         reader.finish()?;
 

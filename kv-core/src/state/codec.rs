@@ -236,7 +236,7 @@ fn decode_header(reader: &mut Reader) -> Result<StateHeader, CodecError> {
         return Err(CodecError("terms that rise"));
     }
     let count = reader.count(8)?;
-    let mut configurations = Vec::new();
+    let mut configurations = Vec::with_capacity(count);
     for _ in 0..count {
         configurations.push((LogIndex(reader.varint()?), Configuration::decode(reader)?));
     }
