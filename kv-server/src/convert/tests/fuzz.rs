@@ -31,9 +31,12 @@ use super::{
 use crate::peers::judge;
 
 const SPARE_BYTES: u64 = 64 * 1024;
-/// A message takes at least 2 bytes of a frame and some 200 in memory, three times that while the list that it is on grows.
+/// A message takes at least 2 bytes of a frame and some 200 in memory, three times that while the list that it is on grows. It is the
+/// generated code that makes values of them, so the lists are counted before: of one frame never more than 16,385 messages
+/// and 262,144 entries are made, whatever its bytes say.
 const PEER_TIMES: u64 = 320;
-/// An operation takes at least 2 bytes of a frame and some 300 in memory, three times that while the list that it is on grows.
+/// An operation takes at least 2 bytes of a frame and some 300 in memory, three times that while the list that it is on grows. Here,
+/// too, they are counted before: never more than 16,384 are made, which is some 16 MiB.
 const REQUEST_TIMES: u64 = 480;
 
 /// Runs a decoder, which may hold at most so many times its input's bytes at once, and 64 KiB.

@@ -6,13 +6,13 @@ use kv_core::{
     checkpoint::job::{FileDescription, Manifest},
     command::{Command, encode_batch},
     configuration::Configuration,
-    io::Input,
+    io::{Consistency, Input},
     log::record::{EntryKind, LogEntry},
     message::{MARKS_TOLD_MAX, MarkDigest, MarkReport, PeerMessage, RaftMessage, RaftMessageKind, SnapshotMark},
     types::{Digest, Epoch, Incarnation, LogIndex, MapVersion, NodeId, ReplicaId, ShardId, Term},
 };
 
-use super::{HONEST, LIAR, SHARDS, world::Cluster};
+use super::{HONEST, LIAR, NODES, spared::Spared, world::Cluster};
 
 /// Bytes of a script, zeros at its end.
 pub(super) struct Script<'a>(pub(super) &'a [u8]);
@@ -45,17 +45,19 @@ impl Script<'_> {
 }
 
 impl Cluster {
-    /// One step of the script. The liar says nothing of a shard that is spared.
-    pub(super) fn step(&mut self, script: &mut Script, spared: Option<ShardId>) {
+    /// One step of the script. The liar leaves alone a shard that is spared.
+    pub(super) fn step(&mut self, script: &mut Script, spared: Option<&Spared>) {
         let node = HONEST[script.below(2)];
-        let shard = ShardId(script.below(1 + SHARDS as usize) as u64);
-        let is_told = |message: &PeerMessage| spared.is_none_or(|spared| message.shard() != Some(spared));
-        match script.below(16) {
+        let shard = ShardId(script.below(self.map().shards.len()) as u64);
+        // Where nobody lies of a shard, it may be led by the node that lies of others.
+        let asked = if spared.is_some_and(|spared| spared.shard == shard) { &NODES[..] } else { &HONEST[..] };
+        match script.below(20) {
             0 => self.settle(),
             1 => self.tick(1 + script.below(12)),
             2 => {
-                for node in HONEST {
-                    self.write(node, shard, 64 * script.below(40));
+                let bytes = 64 * script.below(40);
+                for node in asked {
+                    self.write(*node, shard, bytes);
                 }
             }
             3 => drop(self.turns()),
@@ -65,13 +67,22 @@ impl Cluster {
                 let to = if script.byte() & 1 == 0 { to } else { node };
                 let mut message = message;
                 alter(&mut message, script);
-                if is_told(&message) {
-                    self.give(to, Input::Peer { from: LIAR, message });
-                }
+                self.tell(to, LIAR, message, 1, spared);
             }
             6 => {
                 let to = NodeId(script.number(1));
                 self.give(node, Input::Undelivered { to, shard: (script.byte() & 1 == 0).then_some(shard) });
+            }
+            7..10 => {
+                let consistency = match script.below(8) {
+                    0..4 => Consistency::Linearizable,
+                    4 | 5 => Consistency::Bounded { age_micros_max: 1_000_000 },
+                    6 => Consistency::Bounded { age_micros_max: 1_000 * (1 + u64::from(script.byte())) },
+                    _ => Consistency::Stale,
+                };
+                for node in asked {
+                    self.read(*node, shard, consistency);
+                }
             }
             _ => {
                 let from = if script.byte() < 240 { LIAR } else { NodeId(script.number(1)) };
@@ -79,11 +90,20 @@ impl Cluster {
                 // A connection says whose it is. Two voices that contradict each other at an index that no log has would be two
                 // liars of three: such a dispute ends only with a mark above it.
                 let from = if matches!(message, PeerMessage::Marks { .. }) { LIAR } else { from };
-                for _ in 0..=(script.byte() / 250) * 40 {
-                    if is_told(&message) {
-                        self.give(node, Input::Peer { from, message: message.clone() });
-                    }
-                }
+                let times = if script.byte() < 250 { 1 } else { 40 };
+                self.tell(node, from, message, times, spared);
+            }
+        }
+    }
+
+    fn tell(&mut self, to: NodeId, from: NodeId, message: PeerMessage, times: usize, spared: Option<&Spared>) {
+        let message = match spared {
+            Some(spared) => spared.leave_alone(to, from, message, self),
+            None => Some(message),
+        };
+        if let Some(message) = message {
+            for _ in 0..times {
+                self.say(to, from, message.clone());
             }
         }
     }
@@ -93,12 +113,9 @@ impl Cluster {
         let number = u64::from(script.byte());
         let other = ShardId(script.number(shard.0));
         let asked = if script.byte() < 230 { shard } else { other };
-        match script.below(20) {
+        match script.below(24) {
             0 => PeerMessage::ReadProbe { shard: asked, probe: number },
-            1 => {
-                let index = (script.byte() & 1 == 0).then(|| LogIndex(script.number(index)));
-                PeerMessage::ReadProbeAnswer { shard: asked, probe: script.number(node.0 << 32), index }
-            }
+            1 => self.probe_answer(node, asked, script),
             2 => {
                 let (at_least, at_most) = (LogIndex(script.number(0)), LogIndex(script.number(index)));
                 PeerMessage::StateAsk { shard: asked, at_least, at_most }
@@ -156,17 +173,20 @@ impl Cluster {
                 PeerMessage::DescribeNode(own)
             }
             12..15 => PeerMessage::Marks { shard: asked, report: self.marks_lie(node, shard, script) },
+            15 | 16 => self.leadership_ask(node, shard, script),
+            17 | 18 => self.leadership_answer(node, shard, script),
             _ => PeerMessage::Raft { shard: asked, message: self.raft_lie(node, shard, script) },
         }
     }
 
     /// An account of states that the liar never held, at true indexes and others.
     fn marks_lie(&self, node: NodeId, shard: ShardId, script: &mut Script) -> MarkReport {
-        let status = self.nodes[&node].shard_status(shard).unwrap();
-        let near = status.checkpoint.unwrap_or(status.applied).0;
+        let status = self.nodes[&node].shard_status(shard);
+        let near = status.as_ref().map_or(0, |status| status.checkpoint.unwrap_or(status.applied).0);
+        let digest = status.and_then(|status| status.digest);
         let mark = |script: &mut Script| {
             let index = LogIndex(script.number(near));
-            let own = status.digest.filter(|_| script.byte() < 64);
+            let own = digest.filter(|_| script.byte() < 64);
             MarkDigest { index, digest: own.unwrap_or(Digest(u128::from(script.byte() & 3))) }
         };
         let mut checkpoints: Vec<_> = (0..script.below(MARKS_TOLD_MAX + 2)).map(|_| mark(script)).collect();

@@ -1,5 +1,6 @@
 //! Plain lies: messages that no honest node sends, whatever has happened before. Which these are is written down here a second
-//! time, apart from the core: each must be refused and counted, for its sender and its shard, in the turn that takes it.
+//! time, apart from the core: each must be refused and counted, for its sender and its shard, in the turn that takes it. A list
+//! of lies about several shards is one.
 //!
 //! *Left out*: what is a lie only beside what the node knows just then (a commit index beyond its log, an old leader's offer),
 //! and replicas that are out of service, which hear nobody.
@@ -10,30 +11,46 @@ use kv_core::{
     checkpoint::job::Manifest,
     io::{Input, Notice, Output},
     log::record::EntryKind,
-    message::{MARKS_TOLD_MAX, PeerMessage, RaftMessage, RaftMessageKind},
+    message::{
+        ClaimedLeadership, LEADERSHIPS_MAX, LeadershipRound, MARKS_TOLD_MAX, PeerMessage, RaftMessage, RaftMessageKind,
+    },
     node::Node,
     shard_map::{ShardMap, ShardRow},
     types::{LogIndex, NodeId, ShardId, Term},
 };
 use kv_tests::disk::MemoryStore;
 
-use super::world::FOUNDING;
-
 /// No log comes to such an index.
 const INDEX_MAX: u64 = u64::MAX / 2;
 /// Replicas take over terms that are far ahead, but not as far as this within one run.
 const TERM_MAX: u64 = 1 << 62;
 
-/// By sender and shard.
-pub(super) type Lies = BTreeMap<(NodeId, Option<ShardId>), u64>;
+/// By sender and by what they are about.
+pub(super) type Lies = BTreeMap<(NodeId, About), u64>;
 
-/// The plain lies among what a node is about to take.
-pub(super) fn lies(at: &Node<MemoryStore>, inputs: &[Input]) -> Lies {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum About {
+    One(Option<ShardId>),
+    /// A list, which is refused for one of its shards.
+    Several,
+}
+
+/// The plain lies among what a node is about to take. `asked` is the last round of leadership that it asked.
+pub(super) fn lies(at: &Node<MemoryStore>, map: &ShardMap, asked: Option<LeadershipRound>, inputs: &[Input]) -> Lies {
     let mut lies = Lies::new();
     for input in inputs {
         let Input::Peer { from, message } = input else { continue };
-        let about = message.shard();
-        if is_plain_lie(at.id(), *from, message) && hears(at, about) {
+        let (is_lie, about) = match message {
+            PeerMessage::LeadershipAsk { leaderships, .. } => {
+                (lies_asking(map, at.id(), *from, leaderships), About::Several)
+            }
+            PeerMessage::LeadershipAnswer { round, shards } => {
+                let lies = asked.is_some_and(|asked| lies_answering(map, at.id(), *from, (asked, *round), shards));
+                (lies, About::Several)
+            }
+            message => (is_plain_lie(map, at.id(), *from, message), About::One(message.shard())),
+        };
+        if is_lie && hears(at, about) {
             *lies.entry((*from, about)).or_default() += 1;
         }
     }
@@ -42,43 +59,79 @@ pub(super) fn lies(at: &Node<MemoryStore>, inputs: &[Input]) -> Lies {
 
 /// Each of them was refused and counted in the turn that gave these outputs; how many there were.
 pub(super) fn check(at: &Node<MemoryStore>, lies: &Lies, outputs: &[Output]) -> u64 {
-    let mut checked = 0;
-    for ((from, about), told) in lies.iter().filter(|((_, about), _)| hears(at, *about)) {
-        let is_theirs = |output: &&Output| matches!(output, Output::Notice(Notice::Refused { from: whose, shard, reason }) if (whose, shard) == (from, about) && !reason.is_empty());
-        let refused = outputs.iter().filter(is_theirs).count() as u64;
-        assert!(refused >= *told, "of {told} plain lies of node {from} about {about:?} {refused} were refused");
-        checked += told;
+    let refused = |whose: &NodeId, about: Option<Option<ShardId>>| {
+        let is_theirs = |output: &&Output| match output {
+            Output::Notice(Notice::Refused { from, shard, reason }) => {
+                from == whose && about.is_none_or(|about| *shard == about) && !reason.is_empty()
+            }
+            _ => false,
+        };
+        outputs.iter().filter(is_theirs).count() as u64
+    };
+    let heard = || lies.iter().filter(|((_, about), _)| hears(at, *about));
+    for ((from, about), told) in heard() {
+        let (told, refused) = match about {
+            About::One(shard) => (*told, refused(from, Some(*shard))),
+            About::Several => {
+                let all = heard().filter(|((other, _), _)| other == from).map(|(_, told)| told).sum();
+                (all, refused(from, None))
+            }
+        };
+        assert!(refused >= told, "of {told} plain lies of node {from} about {about:?} {refused} were refused");
     }
-    checked
+    heard().map(|(_, told)| told).sum()
 }
 
 /// A replica that is out of service before or after a turn need not have judged what came in it.
-fn hears(at: &Node<MemoryStore>, about: Option<ShardId>) -> bool {
-    !about.and_then(|shard| at.shard_status(shard)).is_some_and(|status| status.quarantined)
+fn hears(at: &Node<MemoryStore>, about: About) -> bool {
+    let About::One(Some(shard)) = about else { return true };
+    !at.shard_status(shard).is_some_and(|status| status.quarantined)
 }
 
-fn is_plain_lie(to: NodeId, from: NodeId, message: &PeerMessage) -> bool {
-    let row = message.shard().and_then(|shard| FOUNDING.1.shards.iter().find(|row| row.shard == shard));
+/// The row of a shard that a node and another both hold.
+fn shared_row(map: &ShardMap, shard: ShardId, nodes: [NodeId; 2]) -> Option<&ShardRow> {
+    let row = map.shards.iter().find(|row| row.shard == shard)?;
+    nodes.iter().all(|node| row.replica_on(*node).is_some()).then_some(row)
+}
+
+fn lies_asking(map: &ShardMap, to: NodeId, from: NodeId, claimed: &[ClaimedLeadership]) -> bool {
+    let is_lie = |claimed: &ClaimedLeadership| {
+        let replica = shared_row(map, claimed.shard, [to, from]).and_then(|row| row.replica_on(to));
+        replica != Some(claimed.replica) || claimed.term == Term(0) || claimed.term.0 >= TERM_MAX
+    };
+    claimed.is_empty() || claimed.len() > LEADERSHIPS_MAX || claimed.iter().any(is_lie)
+}
+
+fn lies_answering(
+    map: &ShardMap,
+    to: NodeId,
+    from: NodeId,
+    (asked, answered): (LeadershipRound, LeadershipRound),
+    shards: &[ShardId],
+) -> bool {
+    // One of an earlier start may be late.
+    let is_lie =
+        answered.number > asked.number || shards.iter().any(|shard| shared_row(map, *shard, [to, from]).is_none());
+    shards.is_empty() || shards.len() > LEADERSHIPS_MAX || (answered.run == asked.run && is_lie)
+}
+
+/// Those about several shards are judged elsewhere.
+pub(super) fn is_plain_lie(map: &ShardMap, to: NodeId, from: NodeId, message: &PeerMessage) -> bool {
+    let row = message.shard().and_then(|shard| shared_row(map, shard, [to, from]));
     match (message, row) {
-        (PeerMessage::MapTell(map), _) => is_foreign(map),
+        (PeerMessage::MapTell(told), _) => is_foreign(map, told),
         (PeerMessage::DescribeNode(own), _) => own.node != from || own.weight == 0,
-        // Who asks for what is not there gets nothing. A round of leadership is about several shards.
-        (
-            PeerMessage::MapAsk { .. }
-            | PeerMessage::StateAsk { .. }
-            | PeerMessage::SnapshotWant { .. }
-            | PeerMessage::SnapshotEnd { .. }
-            | PeerMessage::LeadershipAsk { .. }
-            | PeerMessage::LeadershipAnswer { .. },
-            _,
-        ) => false,
+        (PeerMessage::MapAsk { .. } | PeerMessage::LeadershipAsk { .. } | PeerMessage::LeadershipAnswer { .. }, _) => {
+            false
+        }
         (_, None) => true,
+        (PeerMessage::ReadProbeAnswer { index, .. }, _) => index.is_some_and(|index| index.0 > INDEX_MAX),
         (PeerMessage::Raft { message, .. }, Some(row)) => {
             message.snapshot.is_some() || is_plain_raft_lie(row, to, from, message)
         }
-        (PeerMessage::Marks { report, .. }, Some(row)) => {
+        (PeerMessage::Marks { report, .. }, Some(_)) => {
             let rises = report.checkpoints.is_sorted_by(|one, next| one.index < next.index);
-            !rises || report.checkpoints.len() > MARKS_TOLD_MAX || row.replica_on(from).is_none()
+            !rises || report.checkpoints.len() > MARKS_TOLD_MAX
         }
         (PeerMessage::SnapshotOffer { manifest, message, .. }, Some(row)) => {
             let mark = message.as_ref().and_then(|message| message.snapshot.as_ref());
@@ -93,10 +146,9 @@ fn is_plain_lie(to: NodeId, from: NodeId, message: &PeerMessage) -> bool {
 }
 
 /// Nothing of the founding changes but how nodes are reached.
-fn is_foreign(map: &ShardMap) -> bool {
-    let known = &FOUNDING.1;
+fn is_foreign(known: &ShardMap, told: &ShardMap) -> bool {
     let ids = |map: &ShardMap| map.nodes.iter().map(|node| (node.node, node.incarnation)).collect::<Vec<_>>();
-    map.shards != known.shards || ids(map) != ids(known) || map.version.0 > INDEX_MAX
+    told.shards != known.shards || ids(told) != ids(known) || told.version.0 > INDEX_MAX
 }
 
 fn is_no_manifest(manifest: &Manifest) -> bool {

@@ -13,26 +13,59 @@ use kv_core::{
     configuration::Configuration,
     disk::StateStore,
     founding::{FoundingRecord, Member},
-    io::{Answer, Input, Notice, Operation, Output, Request},
+    io::{Consistency, Input, Notice, Operation, Output, Request},
     log::record::{Install, LogReport, StagingId},
-    message::PeerMessage,
+    message::{LeadershipRound, PeerMessage},
     node::{Node, Opening, Role},
     settings::Settings,
     shard_map::{ShardMap, ShardRow},
     state::record::{Footer, StateHeader},
-    types::{Digest, Durability, Incarnation, Key, LogIndex, NodeId, ReplicaId, RequestId, ShardId, Term, Time, Value},
+    types::{Digest, Durability, Incarnation, Key, LogIndex, NodeId, ReplicaId, RequestId, ShardId, Term, Time},
 };
 use kv_tests::disk::MemoryStore;
 
-use super::{LIAR, NODES, SHARDS, plain};
+use super::{
+    LIAR, NODES,
+    clients::{Clients, key_in},
+    plain,
+};
 
 /// Messages that may be on their way at once.
 const IN_FLIGHT_MAX: usize = 20_000;
 /// Inputs of one turn: the shell cuts there too.
 const TURN_INPUTS_MAX: usize = 4_096;
 
-/// What founded the cluster, and the map that follows: the same for all runs.
-pub(super) static FOUNDING: LazyLock<(FoundingRecord, ShardMap)> = LazyLock::new(|| {
+/// Inputs of a node may take about so many bytes before the liar says more: nor does the shell read on without end.
+const UNREAD_BYTES_MAX: usize = 128 * 1024;
+/// Longer messages are not kept to be altered.
+const KEPT_BYTES_MAX: usize = 4 * 1024;
+
+/// What founded a cluster, and what follows from it: the same for all runs.
+pub(super) struct World {
+    record: FoundingRecord,
+    pub(super) map: ShardMap,
+    keys: BTreeMap<ShardId, Key>,
+}
+
+/// Two shards, of which every node has a replica.
+pub(super) static EVERYWHERE: LazyLock<World> = LazyLock::new(|| World::found(2, 3));
+/// Three shards of two replicas each.
+pub(super) static IN_PAIRS: LazyLock<World> = LazyLock::new(|| World::found(3, 2));
+
+impl World {
+    fn found(shards: u32, replication: u32) -> Self {
+        let record = founding(shards, replication);
+        let map = record.layout();
+        let key = |row: &ShardRow| {
+            let arc = row.arc?;
+            Some((row.shard, key_in(|name| arc.contains(kv_core::ring::position(name)))))
+        };
+        let keys = map.shards.iter().filter_map(key).collect();
+        Self { record, map, keys }
+    }
+}
+
+fn founding(shards: u32, replication: u32) -> FoundingRecord {
     let member = |node| Member {
         node: NodeId(node),
         incarnation: Incarnation(u128::from(node)),
@@ -40,22 +73,11 @@ pub(super) static FOUNDING: LazyLock<(FoundingRecord, ShardMap)> = LazyLock::new
         zone: String::new(),
         weight: 1,
     };
-    let record = FoundingRecord {
-        members: (1..=3).map(member).collect(),
-        shards: SHARDS,
-        replication: 3,
-        durability: Durability::Sync,
-    };
-    let map = record.layout();
-    (record, map)
-});
-
-/// A shard's row, which nothing changes.
-pub(super) fn row(shard: ShardId) -> &'static ShardRow {
-    FOUNDING.1.shards.iter().find(|row| row.shard == shard).expect("it is one of the cluster's")
+    FoundingRecord { members: (1..=3).map(member).collect(), shards, replication, durability: Durability::Sync }
 }
 
 pub(super) struct Cluster {
+    world: &'static World,
     pub(super) nodes: BTreeMap<NodeId, Node<MemoryStore>>,
     stores: BTreeMap<NodeId, MemoryStore>,
     pub(super) inputs: BTreeMap<NodeId, Vec<Input>>,
@@ -64,9 +86,11 @@ pub(super) struct Cluster {
     /// What was last sent, to be altered and sent again.
     pub(super) sent: VecDeque<(NodeId, PeerMessage)>,
     pub(super) now: Time,
-    requests: u64,
-    /// Writes that were acknowledged.
-    pub(super) written: BTreeSet<RequestId>,
+    pub(super) clients: Clients,
+    /// The last round of leadership that each node asked.
+    pub(super) asked: BTreeMap<NodeId, LeadershipRound>,
+    /// The last question of each replica that does not lead.
+    pub(super) probes: BTreeMap<(NodeId, ShardId), u64>,
     /// What each replica began with: a state from a peer is made of it.
     initial: BTreeMap<ReplicaId, StateHeader>,
     /// What is being gathered: its place.
@@ -82,16 +106,18 @@ pub(super) struct Cluster {
 }
 
 impl Cluster {
-    pub(super) fn start() -> Self {
+    pub(super) fn start(world: &'static World) -> Self {
         let mut cluster = Self {
+            world,
             nodes: BTreeMap::new(),
             stores: BTreeMap::new(),
             inputs: BTreeMap::new(),
             is_silent: false,
             sent: VecDeque::new(),
             now: Time(1),
-            requests: 0,
-            written: BTreeSet::new(),
+            clients: Clients::default(),
+            asked: BTreeMap::new(),
+            probes: BTreeMap::new(),
             initial: BTreeMap::new(),
             staged: BTreeMap::new(),
             installed: BTreeSet::new(),
@@ -102,7 +128,7 @@ impl Cluster {
         let settings = Settings { active_bytes_max: 16 * 1024, kept_bytes_max: 16 * 1024, ..Settings::default() };
         for node in NODES {
             let store = MemoryStore::default();
-            let opening = Opening::first(node, FOUNDING.0.clone(), settings.clone(), cluster.now);
+            let opening = Opening::first(node, world.record.clone(), settings.clone(), cluster.now);
             let mut outputs = Vec::new();
             let opened = Node::open(opening, store.clone(), &mut outputs).unwrap();
             let mut own = opened.map().nodes.iter().find(|known| known.node == node).unwrap().clone();
@@ -120,10 +146,7 @@ impl Cluster {
         for output in outputs {
             match output {
                 Output::Send { to, message } => {
-                    if self.sent.len() == 64 {
-                        self.sent.pop_front();
-                    }
-                    self.sent.push_back((to, message.clone()));
+                    self.note(node, to, &message);
                     if !(self.is_silent && (node == LIAR || to == LIAR)) {
                         self.give(to, Input::Peer { from: node, message });
                     }
@@ -133,10 +156,7 @@ impl Cluster {
                     self.give(node, Input::Synced(report));
                 }
                 Output::Checkpoint(job) => self.checkpoint(node, job),
-                Output::Reply { request, result: Ok(Answer::Written { .. }) } => {
-                    self.written.insert(request);
-                }
-                Output::Reply { .. } => {}
+                Output::Reply { request, result } => self.clients.answered(request, &result, self.now),
                 Output::MapChanged(_) => {}
                 Output::Notice(Notice::Refused { reason, .. }) => *self.refused.entry(reason).or_default() += 1,
                 Output::Notice(Notice::Quarantined { shard, reason }) => {
@@ -147,6 +167,44 @@ impl Cluster {
                 Output::Notice(_) => {}
             }
         }
+    }
+
+    /// Keeps what was said: it can be altered, and questions can be answered by those who were not asked.
+    fn note(&mut self, node: NodeId, to: NodeId, message: &PeerMessage) {
+        match message {
+            PeerMessage::LeadershipAsk { round, .. } => drop(self.asked.insert(node, *round)),
+            PeerMessage::ReadProbe { shard, probe } => drop(self.probes.insert((node, *shard), *probe)),
+            _ => {}
+        }
+        if message.bytes_about() <= KEPT_BYTES_MAX {
+            if self.sent.len() == 64 {
+                self.sent.pop_front();
+            }
+            self.sent.push_back((to, message.clone()));
+        }
+    }
+
+    /// A shard's row, which nothing changes.
+    pub(super) fn row(&self, shard: ShardId) -> Option<&'static ShardRow> {
+        self.map().shards.iter().find(|row| row.shard == shard)
+    }
+
+    /// The map of the founding.
+    pub(super) fn map(&self) -> &'static ShardMap {
+        &self.world.map
+    }
+
+    /// The liar says something. What a node has not taken yet has a bound.
+    pub(super) fn say(&mut self, to: NodeId, from: NodeId, message: PeerMessage) {
+        let bytes = |input: &Input| match input {
+            Input::Peer { message, .. } => message.bytes_about(),
+            _ => 0,
+        };
+        let unread = self.inputs.get(&to).map_or(0, |inputs| inputs.iter().map(bytes).sum());
+        if unread > UNREAD_BYTES_MAX {
+            self.turns();
+        }
+        self.give(to, Input::Peer { from, message });
     }
 
     pub(super) fn give(&mut self, to: NodeId, input: Input) {
@@ -241,7 +299,8 @@ impl Cluster {
                 let rest = inputs.split_off(TURN_INPUTS_MAX);
                 self.inputs.insert(node, rest);
             }
-            let lies = plain::lies(&self.nodes[&node], &inputs);
+            let asked = self.asked.get(&node).copied();
+            let lies = plain::lies(&self.nodes[&node], self.map(), asked, &inputs);
             let mut outputs = Vec::new();
             self.now = self.now.plus_micros(10);
             self.nodes.get_mut(&node).unwrap().turn(self.now, &mut inputs, &mut outputs);
@@ -257,7 +316,9 @@ impl Cluster {
                 return;
             }
         }
-        panic!("nodes go on sending each other messages for ever");
+        let next: Vec<_> = self.inputs.iter().filter(|(_, inputs)| !inputs.is_empty()).collect();
+        let more: Vec<_> = NODES.iter().filter(|node| self.nodes[node].has_more()).collect();
+        panic!("nodes go on sending each other messages for ever: {next:?}, and have more: {more:?}");
     }
 
     pub(super) fn tick(&mut self, ticks: usize) {
@@ -270,30 +331,31 @@ impl Cluster {
         }
     }
 
+    /// A client asks a node to write a shard's key; `None` if it has none.
     pub(super) fn write(&mut self, node: NodeId, shard: ShardId, bytes: usize) -> Option<RequestId> {
-        self.requests += 1;
-        let arc = row(shard).arc?;
-        let key = (0_u32..)
-            .map(|number| format!("key{number}"))
-            .find(|key| arc.contains(kv_core::ring::position(key.as_bytes())))
-            .unwrap();
-        let write = Write {
-            key: Key::new(key).unwrap(),
-            action: Action::Put(Value::new(vec![1; bytes]).unwrap()),
+        let key = self.world.keys.get(&shard)?.clone();
+        let write = |id| Write {
+            key,
+            action: Action::Put(Clients::value(id, bytes)),
             condition: Condition::Always,
             return_previous: false,
             session: None,
         };
-        let request = Request {
-            id: RequestId(self.requests),
-            shard,
-            epoch: None,
-            deadline: self.now.plus_micros(60_000_000),
-            operation: Operation::Write { write, durability: None },
-        };
-        let id = request.id;
-        self.give(node, Input::Request(request));
-        Some(id)
+        let asked = self.clients.ask(shard, None, |id| Operation::Write { write: write(id), durability: None });
+        Some(self.request(node, shard, asked))
+    }
+
+    /// A client asks a node for what a shard's key holds; `None` if it has none.
+    pub(super) fn read(&mut self, node: NodeId, shard: ShardId, consistency: Consistency) -> Option<RequestId> {
+        let key = self.world.keys.get(&shard)?.clone();
+        let asked = self.clients.ask(shard, Some(consistency), |_| Operation::Get { key, consistency });
+        Some(self.request(node, shard, asked))
+    }
+
+    fn request(&mut self, node: NodeId, shard: ShardId, (id, operation): (RequestId, Operation)) -> RequestId {
+        let deadline = self.now.plus_micros(60_000_000);
+        self.give(node, Input::Request(Request { id, shard, epoch: None, deadline, operation }));
+        id
     }
 
     /// Who of these leads a shard.
@@ -305,11 +367,13 @@ impl Cluster {
         among.iter().find(leads).copied()
     }
 
-    /// What stands true of a shard on a node, for lies that are nearly true.
+    /// What stands true of a shard on a node, for lies that are nearly true: its replica there and the liar's, term, last index
+    /// and commit index. Zeros where nothing stands.
     pub(super) fn truth(&self, node: NodeId, shard: ShardId) -> (ReplicaId, ReplicaId, u64, u64, u64) {
-        let row = row(shard);
-        let status = self.nodes[&node].shard_status(shard).unwrap();
-        let from = row.replica_on(LIAR).unwrap();
-        (row.replica_on(node).unwrap(), from, status.term.0, status.last_index.0, status.commit.0)
+        let replica = |node| self.row(shard).and_then(|row| row.replica_on(node)).unwrap_or(ReplicaId(0));
+        let status = self.nodes.get(&node).and_then(|node| node.shard_status(shard));
+        let (term, last, commit) =
+            status.map_or((1, 1, 1), |status| (status.term.0, status.last_index.0, status.commit.0));
+        (replica(node), replica(LIAR), term, last, commit)
     }
 }
