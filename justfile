@@ -53,6 +53,10 @@ flame mix out *svg:
 micro *args:
     cargo bench -p kv-tests --bench micro -- {{args}}
 
+# The read index on sled, redb and fjall, under the load of checkpoints.
+engines records="1000000":
+    cargo bench -p kv-tests --features engines --bench engines -- {{records}}
+
 # Ten times the load that a cluster can bear.
 overload:
     cargo run --release -p kv-tests --bin sim -- --overload

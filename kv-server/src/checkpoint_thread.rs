@@ -20,7 +20,7 @@ use kv_core::{
 };
 
 use crate::{
-    disk::{RealFiles, SledStore},
+    disk::{IndexStore, RealFiles},
     inbox::Event,
     shared::Shared,
     stop::Trouble,
@@ -29,7 +29,7 @@ use crate::{
 /// Starts the thread. It ends when the sender of jobs is dropped, or after its current step if the node is killed.
 pub(crate) fn start(
     files: RealFiles,
-    store: SledStore,
+    store: IndexStore,
     jobs: Receiver<CheckpointJob>,
     shared: Arc<Shared>,
 ) -> std::io::Result<JoinHandle<()>> {
@@ -42,7 +42,7 @@ pub(crate) fn start(
     })
 }
 
-fn run(worker: &mut Worker<RealFiles, SledStore>, jobs: &Receiver<CheckpointJob>, shared: &Shared) {
+fn run(worker: &mut Worker<RealFiles, IndexStore>, jobs: &Receiver<CheckpointJob>, shared: &Shared) {
     while !shared.stop.is_abrupt() {
         if worker.is_idle() {
             let Ok(job) = jobs.recv() else { return };

@@ -8,7 +8,7 @@ use std::{
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use kv_core::types::{Durability, NodeId};
-use kv_server::{Config, Failure, Trouble};
+use kv_server::{Config, Failure, Trouble, disk::Engine};
 use serde::Deserialize;
 
 /// The server of kv, a distributed key-value store.
@@ -134,6 +134,9 @@ pub(crate) struct Keys {
     /// Client writes are refused while less is free on the disk [default: 268435456].
     #[arg(long, env = "KV_DISK_RESERVE_BYTES")]
     disk_reserve_bytes: Option<u64>,
+    /// What the read index is kept in: sled or redb [default: sled]. It may be changed at any start: the index is then built anew.
+    #[arg(long, env = "KV_ENGINE")]
+    engine: Option<String>,
     /// Answers that clients have not read may take so much memory; past it, the client that has left the most unread loses
     /// its stream, and asks again on a new one [default: 268435456].
     #[arg(long, env = "KV_UNREAD_BYTES_MAX")]
@@ -158,7 +161,7 @@ impl Serve {
         Ok(first_of!(flags, file;
             node, cluster, peer_listen, client, client_address, http, data, shards, replication, durability, zone, weight,
             insecure, log_level, tick_ms, heartbeat_ticks, election_ticks, checkpoint_ticks, disk_reserve_bytes,
-            unread_bytes_max))
+            engine, unread_bytes_max))
     }
 }
 
@@ -189,6 +192,10 @@ impl Keys {
             Some("async") => Durability::Async,
             Some(other) => return Err(mistake(format!("durability is `{other}`; it is sync or async"))),
         };
+        if let Some(name) = self.engine {
+            let unknown = || mistake(format!("the engine is `{name}`; it is sled or redb"));
+            config.engine = Engine::named(&name).ok_or_else(unknown)?;
+        }
         config.zone = self.zone.unwrap_or_default();
         config.weight = self.weight.unwrap_or(config.weight);
         config.insecure = self.insecure.unwrap_or(false);
@@ -306,6 +313,8 @@ mod tests {
         assert!(message(&["--node", "1", "--cluster", "1=a:1,1=b:1"]).contains("twice"));
         let one = ["--node", "1", "--cluster", "1=a:1", "--durability", "maybe"];
         assert!(message(&one).contains("sync or async"));
+        let one = ["--node", "1", "--cluster", "1=a:1", "--engine", "rocks"];
+        assert!(message(&one).contains("sled or redb"));
     }
     /// A configuration file that nobody wrote. Where the parser's tables and errors come from is not ours to bound tightly:
     /// a key of one byte becomes an entry of a map, and an error shows the line that it is in.
@@ -314,7 +323,7 @@ mod tests {
         let full = "node = 2\ncluster = \"1=a:1,2=b:2\"\npeer_listen = 'x:1'\nclient = \"c:1\"\nclient_address = \"d:2\"\n\
                     http = \"e:3\"\ndata = \"/data\"\nshards = 6\nreplication = 3\ndurability = \"async\"\nzone = \"z\"\n\
                     weight = 2\ninsecure = true\nlog_level = \"info\"\ntick_ms = 20\nheartbeat_ticks = 2\n\
-                    election_ticks = 10\ncheckpoint_ticks = 1_200\ndisk_reserve_bytes = 0x1000\nunread_bytes_max = 0x1000_0000\n";
+                    election_ticks = 10\ncheckpoint_ticks = 1_200\ndisk_reserve_bytes = 0x1000\nengine = \"redb\"\nunread_bytes_max = 0x1000_0000\n";
         let nested = format!("node = {}", "[".repeat(500));
         let seeds = [full, "node = 1\ncluster = '1=a:1'", "[node]\na.b.c = {d = [1, 2]}", &nested];
         let seeds = seeds.map(|seed| seed.as_bytes().to_vec()).to_vec();

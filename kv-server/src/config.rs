@@ -10,6 +10,7 @@ use kv_core::{
 };
 
 use crate::{
+    disk::Engine,
     faults::Faults,
     links::Links,
     net,
@@ -51,6 +52,8 @@ pub struct Config {
     pub insecure: bool,
     /// Bytes of answers that all clients together may leave unread; past it, whoever has most of them loses its stream.
     pub unread_bytes_max: usize,
+    /// What the read index is kept in.
+    pub engine: Engine,
     /// Timing and bounds of the core.
     pub settings: Settings,
     /// Which links to peers are allowed.
@@ -78,6 +81,7 @@ impl Config {
             weight: 1,
             insecure: false,
             unread_bytes_max: UNREAD_BYTES_MAX,
+            engine: Engine::default(),
             settings: Settings::default(),
             links: Links::default(),
             faults: Faults::default(),

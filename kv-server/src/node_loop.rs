@@ -24,7 +24,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::{
     clock,
     convert::FromPeer,
-    disk::SledStore,
+    disk::IndexStore,
     founding::Founding,
     inbox::{Event, overloaded},
     notices::{self, SlowRequests, SlowSteps},
@@ -41,7 +41,7 @@ pub(crate) struct Beginning {
     pub(crate) shared: Arc<Shared>,
     pub(crate) founding: Founding,
     /// The node, if its cluster was founded before, with its first outputs.
-    pub(crate) node: Option<(Node<SledStore>, Vec<Output>)>,
+    pub(crate) node: Option<(Node<IndexStore>, Vec<Output>)>,
     /// Makes the node when the cluster is founded.
     pub(crate) open: Option<Opener>,
     pub(crate) batches: mpsc::Sender<LogBatch>,
@@ -57,14 +57,14 @@ const SLOW_TURN: Duration = Duration::from_millis(200);
 const LOOK_TICKS: u32 = 10;
 
 /// Makes the node from the founding record.
-pub(crate) type Opener = Box<dyn FnOnce(FoundingRecord) -> Result<(Node<SledStore>, Vec<Output>), Failure> + Send>;
+pub(crate) type Opener = Box<dyn FnOnce(FoundingRecord) -> Result<(Node<IndexStore>, Vec<Output>), Failure> + Send>;
 
 /// The loop.
 pub(crate) struct NodeLoop {
     shared: Arc<Shared>,
     peers: Peers,
     founding: Founding,
-    node: Option<Node<SledStore>>,
+    node: Option<Node<IndexStore>>,
     open: Option<Opener>,
     batches: mpsc::Sender<LogBatch>,
     jobs: mpsc::Sender<CheckpointJob>,
@@ -265,7 +265,7 @@ impl NodeLoop {
         }
     }
 
-    fn begin_node(&mut self, node: Node<SledStore>, outputs: Vec<Output>) {
+    fn begin_node(&mut self, node: Node<IndexStore>, outputs: Vec<Output>) {
         let Some(record) = self.founding.record() else { return };
         self.open = None;
         tracing::info!(cluster = %record.cluster_id(), "the node begins");

@@ -25,7 +25,7 @@ use tokio::{runtime, sync::watch, time::timeout};
 use crate::{
     checkpoint_thread, clock,
     config::{Config, Listeners},
-    disk::{DataDirectory, RealFiles, RealLog, SledStore},
+    disk::{DataDirectory, IndexStore, RealFiles, RealLog},
     founding::Founding,
     http, log_thread,
     node_loop::{Beginning, NodeLoop, Opener},
@@ -89,7 +89,7 @@ impl Server {
         let (log, recovered) = open_log(&directory)?;
         let mut files = RealFiles::open(directory.join("checkpoints"))?;
         let footers = newest_footers(&mut files)?;
-        let store = SledStore::open(directory.join("index"));
+        let store = IndexStore::open(directory.join("index"), config.engine);
         let founding = Founding::begin(&config, directory, u128::from_le_bytes(random()?), &shared)?;
         let shards = recovered.shards.iter();
         let committed_at_start: BTreeMap<_, _> = shards.map(|(id, shard)| (*id, shard.hard_state.commit)).collect();

@@ -187,6 +187,15 @@ impl TestCluster {
         Ok(())
     }
 
+    /// Changes what a node is started with, from its next start on.
+    ///
+    /// # Errors
+    /// If there is no such node.
+    pub fn configure(&mut self, node: u64, change: impl FnOnce(&mut Config)) -> Result<(), Failure> {
+        change(&mut self.slot(node)?.config);
+        Ok(())
+    }
+
     /// What may be made to go wrong at a node. It stays as asked for when the node is restarted.
     #[must_use]
     pub fn faults(&self, node: u64) -> Option<&Faults> {

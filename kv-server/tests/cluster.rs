@@ -9,7 +9,7 @@ use std::{
 
 use kv_client::{Client, Durability, Followed, NodeId, ShardStatus};
 use kv_proto::v1::{self, kv_client::KvClient};
-use kv_server::{Ending, Trouble, testing::TestCluster};
+use kv_server::{Ending, Trouble, disk::Engine, testing::TestCluster};
 use tonic::{Code, Request, transport::Channel};
 
 async fn cluster(nodes: u64) -> TestCluster {
@@ -238,6 +238,27 @@ async fn the_read_index_may_be_deleted_or_damaged() {
     }
     cluster.ready().await.unwrap();
     read_all(&client, 0..20).await;
+}
+
+/// Each node comes back with an index that it does not know, then with one that it left, then with none again.
+#[tokio::test]
+async fn the_engine_of_the_read_index_may_be_changed_at_any_start() {
+    let mut cluster = cluster(3).await;
+    let client = cluster.client().await.unwrap();
+    let mut keys = 0..20;
+    for engine in [Engine::Redb, Engine::Redb, Engine::Sled] {
+        write_all(&client, keys.clone()).await;
+        for node in 1..=3 {
+            cluster.kill(node).unwrap();
+        }
+        for node in 1..=3 {
+            cluster.configure(node, |config| config.engine = engine).unwrap();
+            cluster.restart(node).unwrap();
+        }
+        cluster.ready().await.unwrap();
+        read_all(&client, 0..keys.end).await;
+        keys = keys.end..keys.end + 20;
+    }
 }
 
 #[tokio::test]

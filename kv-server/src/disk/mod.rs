@@ -4,8 +4,8 @@
 
 mod directory;
 mod files;
+mod index;
 mod log;
-mod store;
 
 use std::{fs::File, io, path::Path};
 
@@ -16,8 +16,8 @@ pub use kv_core::founding::DATA_FORMAT;
 pub use self::{
     directory::{DataDirectory, DirectoryError},
     files::RealFiles,
+    index::{Engine, IndexStore},
     log::RealLog,
-    store::SledStore,
 };
 
 /// Turns a system error into the core's, saying what was tried on which path.

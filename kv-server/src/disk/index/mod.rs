@@ -1,0 +1,300 @@
+//! The read index: one database a node, one tree a replica, on sled or on redb.
+//!
+//! Nothing durable depends on it, and it is trusted with nothing: one damaged byte can make an engine panic, so that every call is
+//! caught. A handle that failed is leaked (its own shutdown could panic again or hang) and a fresh directory takes its place,
+//! in which no tree exists until it is reset: a caller sees errors, never missing keys. Directories that are no longer used
+//! are removed, those of another engine too: a node that is started with another one begins its index anew.
+
+mod redb_engine;
+mod sled_engine;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    fmt, fs, mem,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+};
+
+use bytes::Bytes;
+use kv_core::{
+    disk::{StateStore, StoreError},
+    types::ReplicaId,
+};
+
+use self::{redb_engine::RedbEngine, sled_engine::SledEngine};
+use crate::faults::Faults;
+
+/// Memory that an engine keeps pages in, in bytes for the whole node. Past it pages are dropped and read again when needed.
+const CACHE_BYTES: usize = 64 * 1024 * 1024;
+
+/// What the read index is kept in. The answers are the same; what they cost is not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Engine {
+    /// sled 0.34.
+    #[default]
+    Sled,
+    /// redb 4: less CPU, memory and disk for new keys. After a crash the index is built anew from the checkpoints, since redb
+    /// keeps only what was synced, and it is synced when the node stops.
+    Redb,
+}
+
+impl Engine {
+    /// The engine of this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Sled, Self::Redb].into_iter().find(|engine| engine.name() == name)
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Sled => "sled",
+            Self::Redb => "redb",
+        }
+    }
+
+    fn open(self, directory: &Path) -> Result<Box<dyn Database>, Problem> {
+        Ok(match self {
+            Self::Sled => Box::new(SledEngine::open(directory)?),
+            Self::Redb => Box::new(RedbEngine::open(directory)?),
+        })
+    }
+}
+
+impl fmt::Display for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// An open database: what [`StateStore`] says, of trees that are there.
+trait Database: Send + Sync {
+    fn get(&self, tree: ReplicaId, key: &[u8]) -> Result<Option<Bytes>, Problem>;
+    fn range(&self, tree: ReplicaId, from: &[u8], count_max: usize) -> Result<Vec<(Bytes, Bytes)>, Problem>;
+    fn write(&self, tree: ReplicaId, changes: &[(Bytes, Option<Bytes>)]) -> Result<(), Problem>;
+    fn reset(&mut self, tree: ReplicaId) -> Result<(), Problem>;
+    fn remove(&mut self, tree: ReplicaId) -> Result<(), Problem>;
+}
+
+/// Why a call on a database had no result.
+#[derive(Debug)]
+enum Problem {
+    /// The replica has no tree. The database is as good as before.
+    NoTree,
+    /// The database failed.
+    Failed(String),
+}
+
+impl<E: std::error::Error> From<E> for Problem {
+    fn from(error: E) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+/// The read index of a node. Clones share it.
+#[derive(Clone)]
+pub struct IndexStore {
+    shared: Arc<Shared>,
+    faults: Faults,
+}
+
+struct Shared {
+    root: PathBuf,
+    engine: Engine,
+    state: RwLock<State>,
+}
+
+struct State {
+    /// Grows when a fresh directory takes the place of a damaged one; also the directory's name.
+    generation: u64,
+    /// `None` if not even a fresh one could be opened: then every call is an error.
+    database: Option<Box<dyn Database>>,
+}
+
+impl IndexStore {
+    /// The index below this directory; a fresh one if there is none or it can't be opened. This never fails: without an
+    /// index every call on it does.
+    pub fn open(root: impl Into<PathBuf>, engine: Engine) -> Self {
+        let root = root.into();
+        let newest = generations(&root, engine).last().copied();
+        let state = match newest.map(|generation| open_existing(&root, engine, generation)) {
+            Some(Ok(state)) => state,
+            Some(Err(reason)) => {
+                tracing::warn!(%reason, "the read index can't be opened; it will be rebuilt");
+                open_fresh(&root, engine, newest)
+            }
+            None => open_fresh(&root, engine, newest),
+        };
+        remove_others(&root, &directory(&root, engine, state.generation));
+        Self { shared: Arc::new(Shared { root, engine, state: RwLock::new(state) }), faults: Faults::default() }
+    }
+
+    /// The same index, with faults on request: for the replicas, not for the checkpoint thread.
+    pub(crate) fn with_faults(self, faults: Faults) -> Self {
+        Self { faults, ..self }
+    }
+
+    fn read_state(&self) -> RwLockReadGuard<'_, State> {
+        // Every call into an engine is caught before it could poison the lock.
+        self.shared.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write_state(&self) -> RwLockWriteGuard<'_, State> {
+        self.shared.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs a call on a replica's tree; a failure costs the whole index.
+    fn on_tree<T>(
+        &self,
+        tree: ReplicaId,
+        call: impl FnOnce(&dyn Database) -> Result<T, Problem>,
+    ) -> Result<T, StoreError> {
+        let state = self.read_state();
+        let (generation, result) = match &state.database {
+            Some(database) => (state.generation, caught(|| call(&**database))),
+            None => (state.generation, Err(Problem::NoTree)),
+        };
+        drop(state);
+        result.map_err(|problem| self.failed(tree, generation, problem))
+    }
+
+    /// Runs a call that adds or removes a tree.
+    fn on_trees(
+        &self,
+        tree: ReplicaId,
+        call: impl FnOnce(&mut dyn Database) -> Result<(), Problem>,
+    ) -> Result<(), StoreError> {
+        let mut state = self.write_state();
+        let generation = state.generation;
+        let Some(database) = &mut state.database else {
+            return Err(StoreError("no directory for the read index can be opened".to_owned()));
+        };
+        let result = caught(|| call(&mut **database));
+        drop(state);
+        result.map_err(|problem| self.failed(tree, generation, problem))
+    }
+
+    fn failed(&self, tree: ReplicaId, generation: u64, problem: Problem) -> StoreError {
+        match problem {
+            Problem::NoTree => StoreError(format!("replica {tree} has no tree")),
+            Problem::Failed(reason) => self.abandon(generation, reason),
+        }
+    }
+
+    /// Gives up a database that failed, unless somebody else has already.
+    fn abandon(&self, generation: u64, reason: String) -> StoreError {
+        let mut state = self.write_state();
+        if state.generation == generation {
+            tracing::warn!(%reason, "the read index failed; it will be rebuilt");
+            let (root, engine) = (&self.shared.root, self.shared.engine);
+            let fresh = open_fresh(root, engine, Some(generation));
+            mem::forget(mem::replace(&mut *state, fresh));
+            remove_others(root, &directory(root, engine, state.generation));
+        }
+        StoreError(reason)
+    }
+}
+
+impl StateStore for IndexStore {
+    fn get(&self, tree: ReplicaId, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        self.faults.in_lookup();
+        self.on_tree(tree, |database| database.get(tree, key))
+    }
+
+    fn range(&self, tree: ReplicaId, from: &[u8], count_max: usize) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+        self.on_tree(tree, |database| database.range(tree, from, count_max))
+    }
+
+    fn write(&self, tree: ReplicaId, changes: &[(Bytes, Option<Bytes>)]) -> Result<(), StoreError> {
+        self.on_tree(tree, |database| database.write(tree, changes))
+    }
+
+    fn reset(&self, tree: ReplicaId) -> Result<(), StoreError> {
+        self.on_trees(tree, |database| database.reset(tree))
+    }
+
+    fn remove(&self, tree: ReplicaId) -> Result<(), StoreError> {
+        if self.read_state().database.is_none() {
+            return Ok(());
+        }
+        self.on_trees(tree, |database| database.remove(tree))
+    }
+}
+
+/// Runs a call into an engine; a panic in it is an error like any other.
+fn caught<T>(call: impl FnOnce() -> Result<T, Problem>) -> Result<T, Problem> {
+    // What an engine may have left half changed is never looked at again: a failure gives up the whole database.
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(result) => result,
+        Err(panic) => Err(Problem::Failed(format!("the engine panicked: {}", crate::panic_text(panic.as_ref())))),
+    }
+}
+
+fn open_database(root: &Path, engine: Engine, generation: u64) -> Result<Box<dyn Database>, String> {
+    let directory = directory(root, engine, generation);
+    caught(|| engine.open(&directory)).map_err(|problem| match problem {
+        Problem::Failed(reason) => reason,
+        Problem::NoTree => "a tree is missing".to_owned(),
+    })
+}
+
+fn open_existing(root: &Path, engine: Engine, generation: u64) -> Result<State, String> {
+    Ok(State { generation, database: Some(open_database(root, engine, generation)?) })
+}
+
+fn open_fresh(root: &Path, engine: Engine, last: Option<u64>) -> State {
+    let generation = last.map_or(1, |last| last + 1);
+    let database = open_database(root, engine, generation)
+        .inspect_err(|reason| tracing::error!(%reason, "no directory for the read index can be opened"))
+        .ok();
+    State { generation, database }
+}
+
+/// Before there were two engines a directory was named by its generation alone.
+fn directory(root: &Path, engine: Engine, generation: u64) -> PathBuf {
+    match engine {
+        Engine::Sled => root.join(generation.to_string()),
+        Engine::Redb => root.join(format!("redb-{generation}")),
+    }
+}
+
+/// The engine and the generation that a directory's name says.
+fn parse_directory(name: &str) -> Option<(Engine, u64)> {
+    let (engine, generation) = match name.strip_prefix("redb-") {
+        Some(generation) => (Engine::Redb, generation),
+        None => (Engine::Sled, name),
+    };
+    Some((engine, generation.parse().ok()?))
+}
+
+fn directories(root: &Path) -> Vec<(Engine, u64)> {
+    let entries = fs::read_dir(root).into_iter().flatten().flatten();
+    entries.filter_map(|entry| parse_directory(entry.file_name().to_str()?)).collect()
+}
+
+fn generations(root: &Path, wanted: Engine) -> Vec<u64> {
+    let own = directories(root).into_iter().filter(|(engine, _)| *engine == wanted);
+    let mut generations: Vec<_> = own.map(|(_, generation)| generation).collect();
+    generations.sort_unstable();
+    generations
+}
+
+fn remove_others(root: &Path, kept: &Path) {
+    for (engine, generation) in directories(root) {
+        let path = directory(root, engine, generation);
+        if path != kept
+            && let Err(error) = fs::remove_dir_all(&path)
+        {
+            tracing::warn!(%error, %engine, generation, "an old read index can't be removed");
+        }
+    }
+}
+
+fn tree_name(replica: ReplicaId) -> String {
+    format!("replica-{replica}")
+}
+
+fn tree_replica(name: &str) -> Option<ReplicaId> {
+    name.strip_prefix("replica-")?.parse().ok().map(ReplicaId)
+}

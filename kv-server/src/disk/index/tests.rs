@@ -1,0 +1,137 @@
+//! Every engine does the same.
+
+use super::*;
+
+const ENGINES: [Engine; 2] = [Engine::Sled, Engine::Redb];
+const TREE: ReplicaId = ReplicaId(7);
+
+fn record(key: &str, value: &str) -> (Bytes, Bytes) {
+    (Bytes::copy_from_slice(key.as_bytes()), Bytes::copy_from_slice(value.as_bytes()))
+}
+
+fn filled(root: &Path, engine: Engine) -> IndexStore {
+    let store = IndexStore::open(root, engine);
+    store.reset(TREE).unwrap();
+    let changes: Vec<_> = ["a", "b", "c"].map(|key| record(key, "1")).map(|(key, value)| (key, Some(value))).into();
+    store.write(TREE, &changes).unwrap();
+    store
+}
+
+#[test]
+fn records_are_inserted_removed_and_read_in_order() {
+    for engine in ENGINES {
+        let directory = tempfile::tempdir().unwrap();
+        let store = filled(directory.path(), engine);
+        store.write(TREE, &[(Bytes::from("b"), None), (Bytes::from("d"), Some(Bytes::from("2")))]).unwrap();
+        assert_eq!(store.get(TREE, b"a").unwrap(), Some(Bytes::from("1")));
+        assert_eq!(store.get(TREE, b"b").unwrap(), None);
+        assert_eq!(store.range(TREE, b"b", 2).unwrap(), [record("c", "1"), record("d", "2")]);
+        store.reset(TREE).unwrap();
+        assert_eq!(store.range(TREE, b"", 9).unwrap(), []);
+    }
+}
+
+#[test]
+fn a_tree_exists_only_after_a_reset_and_until_it_is_removed() {
+    for engine in ENGINES {
+        let directory = tempfile::tempdir().unwrap();
+        let store = filled(directory.path(), engine);
+        assert!(store.get(ReplicaId(8), b"a").is_err());
+        assert!(store.write(ReplicaId(8), &[]).is_err());
+        store.remove(ReplicaId(8)).unwrap();
+        store.remove(TREE).unwrap();
+        assert!(store.get(TREE, b"a").is_err());
+        assert!(store.write(TREE, &[]).is_err());
+        assert_eq!(generations(directory.path(), engine), [1], "a tree that is missing costs nothing else");
+    }
+}
+
+#[test]
+fn an_index_is_found_again() {
+    for engine in ENGINES {
+        let directory = tempfile::tempdir().unwrap();
+        drop(filled(directory.path(), engine));
+        let store = IndexStore::open(directory.path(), engine);
+        match store.get(TREE, b"c") {
+            Ok(found) => assert_eq!(found, Some(Bytes::from("1"))),
+            // sled lets go of its lock some time after the drop: until then the index is begun anew, which is an error, never a miss.
+            Err(_) => assert_eq!(engine, Engine::Sled),
+        }
+    }
+}
+
+#[test]
+fn what_redb_did_not_sync_is_an_error_or_older_and_never_a_miss() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = filled(directory.path(), Engine::Redb);
+    let crashed = tempfile::tempdir().unwrap();
+    fs::create_dir(crashed.path().join("redb-1")).unwrap();
+    let copy = |store: &IndexStore| {
+        // As the disk would have it if the process were killed now.
+        let file = |root: &Path| root.join("redb-1/index.redb");
+        fs::copy(file(directory.path()), file(crashed.path())).unwrap();
+        assert!(store.get(TREE, b"a").is_ok());
+        IndexStore::open(crashed.path(), Engine::Redb)
+    };
+    assert!(copy(&store).get(TREE, b"a").is_err(), "the tree is lost, not empty");
+    drop(store);
+    let store = IndexStore::open(directory.path(), Engine::Redb);
+    store.write(TREE, &[(Bytes::from("a"), Some(Bytes::from("2")))]).unwrap();
+    let after = copy(&store);
+    assert_eq!(after.get(TREE, b"a").unwrap(), Some(Bytes::from("1")), "as it was when it was closed");
+    assert_eq!(after.range(TREE, b"", 9).unwrap().len(), 3);
+}
+
+#[test]
+fn a_damaged_index_gives_errors_and_never_misses() {
+    for (engine, file) in [(Engine::Sled, "1/db"), (Engine::Redb, "redb-1/index.redb")] {
+        let directory = tempfile::tempdir().unwrap();
+        drop(filled(directory.path(), engine));
+        let database = directory.path().join(file);
+        let mut bytes = fs::read(&database).unwrap();
+        for byte in &mut bytes {
+            *byte ^= 0x5a;
+        }
+        fs::write(&database, bytes).unwrap();
+        let store = IndexStore::open(directory.path(), engine);
+        assert!(store.get(TREE, b"a").is_err(), "the tree is lost, not empty");
+        store.reset(TREE).unwrap();
+        assert_eq!(store.get(TREE, b"a").unwrap(), None);
+        assert_eq!(directories(directory.path()).len(), 1, "the damaged directory is gone");
+    }
+}
+
+#[test]
+fn another_engine_begins_anew_and_leaves_nothing_behind() {
+    let directory = tempfile::tempdir().unwrap();
+    drop(filled(directory.path(), Engine::Sled));
+    let store = IndexStore::open(directory.path(), Engine::Redb);
+    assert!(store.get(TREE, b"a").is_err());
+    assert_eq!(directories(directory.path()), [(Engine::Redb, 1)]);
+    drop(store);
+    drop(IndexStore::open(directory.path(), Engine::Sled));
+    assert_eq!(directories(directory.path()), [(Engine::Sled, 1)]);
+}
+
+#[test]
+fn a_panic_inside_costs_the_index_and_not_the_node() {
+    for engine in ENGINES {
+        let directory = tempfile::tempdir().unwrap();
+        let store = filled(directory.path(), engine);
+        let other = store.clone();
+        let failed: Result<(), _> = store.on_tree(TREE, |_| panic!("a page is damaged"));
+        assert!(failed.unwrap_err().0.contains("a page is damaged"));
+        assert!(other.get(TREE, b"a").is_err());
+        other.reset(TREE).unwrap();
+        assert_eq!(store.get(TREE, b"a").unwrap(), None);
+        assert_eq!(directories(directory.path()), [(engine, 2)]);
+    }
+}
+
+#[test]
+fn engines_have_names() {
+    for engine in ENGINES {
+        assert_eq!(Engine::named(&engine.to_string()), Some(engine));
+    }
+    assert_eq!(Engine::named("rocks"), None);
+}
