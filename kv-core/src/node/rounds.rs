@@ -50,9 +50,13 @@ impl LeadershipRounds {
         if mutant!("B2") { 1 } else { self.sent + 1 }
     }
 
-    /// Has a peer asked in that round.
+    /// Has a peer asked in that round. A replica that asks twice in a turn, since a round is to be asked again and another begins,
+    /// is asked for once.
     pub(crate) fn ask(&mut self, of: NodeId, leadership: ClaimedLeadership) {
-        self.asked.entry(of).or_default().push(leadership);
+        let asked = self.asked.entry(of).or_default();
+        if asked.last() != Some(&leadership) {
+            asked.push(leadership);
+        }
     }
 
     /// Sends the round.

@@ -211,3 +211,19 @@ fn a_round_whose_messages_are_lost_is_asked_again() {
     let outputs = hear(&mut cluster, leader, to, answer.unwrap());
     assert!(answers(&outputs, read));
 }
+
+#[test]
+fn a_shard_is_named_once_however_often_it_asks_in_a_turn() {
+    let (mut cluster, shard, leader, _, asked_before) = begin();
+    for _ in 0..Settings::default().heartbeat_ticks {
+        cluster.inputs.get_mut(&leader).unwrap().push(Input::Tick);
+    }
+    // The round is asked again, and one begins for a read that came since.
+    cluster.ask(leader, shard, get("a", Consistency::Linearizable));
+    let outputs = turn(&mut cluster, leader);
+    let lists = outputs.iter().filter_map(|output| match output {
+        Output::Send { message: PeerMessage::LeadershipAsk { leaderships, .. }, .. } => Some(leaderships.len()),
+        _ => None,
+    });
+    assert_eq!(lists.collect::<Vec<_>>(), vec![1; asked_before.len()]);
+}
