@@ -41,6 +41,9 @@ const SESSIONLESS_PERCENT: u32 = 8;
 const ASKED_PERCENT: u32 = 70;
 /// In quiet, so many writes of a key outside of a session may end with an unknown outcome before one must be answered.
 const UNCERTAIN_MAX: u32 = 3;
+/// How long one of these waits for its answer, in microseconds: a node that is cut off has none, and there must be time to write
+/// again.
+const ALONE_MICROS_MAX: u64 = 10_000_000;
 /// Request numbers of one client lie within this range.
 const REQUESTS_PER_CLIENT: u64 = 1 << 32;
 
@@ -178,8 +181,10 @@ impl World {
         let kind = if wants_session || kind != OperationKind::SessionWrite { kind } else { OperationKind::Write };
         let wants_session = wants_session && matches!(operation, Operation::Write { .. });
         let shard = shard_of(&here.router, &operation).filter(|_| wants_session);
+        let is_alone = must_succeed.is_some() && kind == OperationKind::Write;
+        let attempt_ends = if is_alone { deadline.min(self.now + ALONE_MICROS_MAX) } else { deadline };
         let open = Open {
-            attempt: Attempt::new(kind, destination, Time(deadline)),
+            attempt: Attempt::new(kind, destination, Time(attempt_ends)),
             operation,
             recorded: Some(recorded),
             deadline,
@@ -345,8 +350,12 @@ impl World {
             // A leader that finds only now what the faults have done to its files gives its leadership away. A write outside of
             // a session is never sent twice, so an honest answer then is that its outcome is unknown; its caller may write again.
             let uncertain = uncertain_max > 0 && !open.in_session && error.outcome() == Outcome::Unknown;
-            if expired || uncertain {
-                let uncertain_max = uncertain_max - u32::from(!expired);
+            // Its own time is short, so that nothing was done in it says nothing against the shard.
+            let short =
+                !open.in_session && error.outcome() == Outcome::NotApplied && error.kind() != ErrorKind::Invalid;
+            let short = short && self.now < open.deadline.saturating_sub(ALONE_MICROS_MAX);
+            if expired || uncertain || short {
+                let uncertain_max = uncertain_max - u32::from(uncertain);
                 let (key, deadline) = (key.clone(), open.deadline);
                 self.told(client, open, record::failure(error));
                 return self.put_again_at_last(client, key, deadline, uncertain_max);

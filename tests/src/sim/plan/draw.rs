@@ -41,7 +41,8 @@ impl Plan {
             shards: rng.u64(1..=8),
             replication,
             faults_micros: faults_secs * 1_000_000,
-            quiet_micros_max: 120_000_000,
+            // Where slow disks, small steps and tight bounds are drawn together it takes minutes until all have caught up.
+            quiet_micros_max: 300_000_000,
             segment_bytes,
             log_bytes_max: segment_bytes * rng.u64(3..=12),
             chunk_bytes_max: draw_chunk(seed),
