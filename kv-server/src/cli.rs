@@ -316,6 +316,7 @@ mod tests {
         let one = ["--node", "1", "--cluster", "1=a:1", "--engine", "rocks"];
         assert!(message(&one).contains("sled or redb"));
     }
+
     /// A configuration file that nobody wrote. Where the parser's tables and errors come from is not ours to bound tightly:
     /// a key of one byte becomes an entry of a map, and an error shows the line that it is in.
     #[test]
@@ -325,7 +326,11 @@ mod tests {
                     weight = 2\ninsecure = true\nlog_level = \"info\"\ntick_ms = 20\nheartbeat_ticks = 2\n\
                     election_ticks = 10\ncheckpoint_ticks = 1_200\ndisk_reserve_bytes = 0x1000\nengine = \"redb\"\nunread_bytes_max = 0x1000_0000\n";
         let nested = format!("node = {}", "[".repeat(500));
-        let seeds = [full, "node = 1\ncluster = '1=a:1'", "[node]\na.b.c = {d = [1, 2]}", &nested];
+        // As large as numbers can be: none is multiplied, or taken for a size, unchecked.
+        let huge = "node = 9223372036854775807\ncluster = '9223372036854775807=a:1'\nshards = 4294967295\nweight = 4294967295\n\
+                    replication = 4294967295\ntick_ms = 9223372036854775807\nheartbeat_ticks = 9223372036854775807\n\
+                    election_ticks = 9223372036854775807\ncheckpoint_ticks = 9223372036854775807";
+        let seeds = [full, "node = 1\ncluster = '1=a:1'", huge, "[node]\na.b.c = {d = [1, 2]}", &nested];
         let seeds = seeds.map(|seed| seed.as_bytes().to_vec()).to_vec();
         let target = kv_tests::fuzz::Target { name: "configuration", runs: 15_000, bytes_max: 4 * 1024, seeds };
         target.run(|input| {

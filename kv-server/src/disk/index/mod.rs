@@ -35,8 +35,8 @@ pub enum Engine {
     /// sled 0.34.
     #[default]
     Sled,
-    /// redb 4: less CPU, memory and disk for new keys. After a crash the index is built anew from the checkpoints, since redb
-    /// keeps only what was synced, and it is synced when the node stops.
+    /// redb 4: less CPU, memory and disk for new keys. What it has is synced when the node stops; after a crash it is as old as
+    /// that, or empty, and is brought up to date from the checkpoints' files.
     Redb,
 }
 
