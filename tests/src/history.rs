@@ -10,6 +10,9 @@
 //! *Caveat*: keys and values are held by [`Name`], which is the bytes themselves if they are short and their length and hash
 //! if they are long. A stored history therefore cannot be replayed against a server, only judged.
 
+pub mod json;
+pub mod recorder;
+pub mod run;
 pub mod text;
 
 use std::{fmt, sync::Arc};
@@ -224,6 +227,25 @@ fn escaped(bytes: &[u8]) -> String {
         }
     }
     out
+}
+
+impl Name {
+    /// A name that was printed, taken as it stands: escaping it again would make another one.
+    pub(crate) fn printed(text: &str) -> Self {
+        Self(text.into())
+    }
+
+    /// A name from a file that somebody else may have written: as it stands, unless it would break a line apart.
+    pub(crate) fn foreign(text: &str) -> Self {
+        let breaks = |letter: char| letter.is_whitespace() || letter.is_control();
+        if text.is_empty() || text.contains(breaks) { Self::whole(text) } else { Self::printed(text) }
+    }
+
+    /// The name of a text that is kept whole, however long, because the judge of its workload reads what it says: a list, say.
+    #[must_use]
+    pub fn whole(text: &str) -> Self {
+        Self(escaped(text.as_bytes()).into())
+    }
 }
 
 impl fmt::Display for Name {

@@ -272,7 +272,7 @@ impl<'a> Words<'a> {
     }
 }
 
-const ERROR_KINDS: [ErrorKind; 12] = [
+pub(super) const ERROR_KINDS: [ErrorKind; 12] = [
     ErrorKind::NotOwner,
     ErrorKind::StaleEpoch,
     ErrorKind::NoQuorum,
@@ -287,9 +287,8 @@ const ERROR_KINDS: [ErrorKind; 12] = [
     ErrorKind::Internal,
 ];
 
-/// A name that was printed is taken as it stands: escaping it again would make another one.
 fn name(word: &str) -> Name {
-    Name(word.into())
+    Name::printed(word)
 }
 
 fn number(word: &str) -> Parsed<u64> {
