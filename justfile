@@ -65,6 +65,11 @@ overload:
 crash-points states="1000000" seed="1":
     cargo run --release -p kv-tests --bin sim -- --crash-points --states {{states}} --seed {{seed}}
 
+# Real processes under faults: `just chaos --nemesis kill,partition --secs 120 --seed 7`, or `just chaos --list`.
+chaos *args:
+    cargo build --release -p kv-server
+    cargo run --release -p kv-tests --bin chaos -- {{args}}
+
 # Plants known bugs one by one: the simulator must find each.
 mutants:
     @cargo run --release -q -p kv-tests --bin sim -- --mutants

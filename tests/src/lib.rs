@@ -5,7 +5,9 @@ pub mod disk;
 pub mod fuzz;
 pub mod history;
 pub mod script;
+pub mod server;
 pub mod sim;
+pub mod workloads;
 
 /// The README's code, compiled.
 #[cfg(doctest)]

@@ -18,7 +18,9 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
 
-use self::process::{Layout, find_server};
+use kv_tests::server::find_server;
+
+use self::process::Layout;
 
 /// Kills and damages a cluster of three real processes under load, and looks for a lost write.
 #[derive(Debug, Parser)]

@@ -1,0 +1,197 @@
+//! A network namespace for each node, joined by a bridge: where packets can be dropped between two nodes and no others.
+//!
+//! The clients stay in the namespace of this process and reach the nodes over the bridge. All names carry this process' id, so that
+//! runs at the same time don't meet; what a run left that was killed is cleared away by the next one. Dropping it removes everything.
+
+use std::{
+    fs,
+    path::Path,
+    process::Command,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use crate::tools::{Tool, run};
+
+/// What all names begin with. With process id and node they stay below the 15 letters of a link's name.
+const PREFIX: &str = "kvc";
+
+/// The namespaces of a run. Dropping it removes them.
+#[derive(Debug)]
+pub(crate) struct Namespaces {
+    network: Network,
+}
+
+/// How the namespaces of a run are named, and a way to drop packets in them.
+#[derive(Clone, Debug)]
+pub(crate) struct Network {
+    nodes: usize,
+    /// The first three bytes of all addresses.
+    network: String,
+    /// Held while a rule changes: iptables finds a rule and then removes it by its number, so that two at once may miss it.
+    rules: Arc<Mutex<()>>,
+}
+
+impl Namespaces {
+    /// Makes them.
+    pub(crate) fn new(nodes: usize) -> Result<Self, String> {
+        clear_leftovers();
+        let id = std::process::id();
+        // Of the range that is set aside for measurements of networks (RFC 2544).
+        let network = format!("198.{}.{}", 18 + id / 256 % 2, id % 256);
+        let made = Self { network: Network { nodes, network, rules: Arc::default() } };
+        let bridge = bridge(id);
+        ip(&["link", "add", &bridge, "type", "bridge"])?;
+        ip(&["addr", "add", &format!("{}.1/24", made.network.network), "dev", &bridge])?;
+        ip(&["link", "set", &bridge, "up"])?;
+        for node in 1..=nodes {
+            made.network.add(node)?;
+        }
+        Ok(made)
+    }
+
+    /// Ends all processes in them.
+    pub(crate) fn end_all(&self) {
+        for node in 1..=self.network.nodes {
+            end_all_in(&self.network.name(node));
+        }
+    }
+
+    /// Their names and rules.
+    pub(crate) fn network(&self) -> &Network {
+        &self.network
+    }
+}
+
+/// A rule by which a node drops packets.
+#[derive(Clone, Debug)]
+pub(crate) struct Rule {
+    node: usize,
+    words: Vec<String>,
+}
+
+impl Network {
+    fn add(&self, node: usize) -> Result<(), String> {
+        let (name, bridge) = (self.name(node), bridge(std::process::id()));
+        let (outside, inside) = (format!("{name}o"), format!("{name}i"));
+        ip(&["netns", "add", &name])?;
+        ip(&["link", "add", &outside, "type", "veth", "peer", "name", &inside])?;
+        ip(&["link", "set", &outside, "master", &bridge])?;
+        ip(&["link", "set", &outside, "up"])?;
+        ip(&["link", "set", &inside, "netns", &name])?;
+        ip(&["-n", &name, "addr", "add", &format!("{}/24", self.address(node)), "dev", &inside])?;
+        ip(&["-n", &name, "link", "set", &inside, "up"])?;
+        ip(&["-n", &name, "link", "set", "lo", "up"])
+    }
+
+    /// A node's address.
+    pub(crate) fn address(&self, node: usize) -> String {
+        format!("{}.{}", self.network, 10 + node)
+    }
+
+    fn name(&self, node: usize) -> String {
+        name(std::process::id(), node)
+    }
+
+    /// The file that stands for a node's namespace.
+    pub(crate) fn file(&self, node: usize) -> String {
+        format!("/var/run/netns/{}", self.name(node))
+    }
+
+    /// A command that runs in a node's namespace: its process is the program's own.
+    pub(crate) fn command(&self, node: usize, program: &Path) -> Command {
+        let mut command = Command::new(Tool::Nsenter.path().unwrap_or_else(|| "nsenter".into()));
+        command.arg(format!("--net={}", self.file(node))).arg("--").arg(program);
+        command
+    }
+
+    /// Drops all packets that go from a node to another; `None` stands for the clients.
+    pub(crate) fn blocks(&self, from: Option<usize>, to: Option<usize>) -> Option<Rule> {
+        let address =
+            |node: Option<usize>| node.map_or_else(|| format!("{}.1", self.network), |node| self.address(node));
+        let (node, chain, flag, other) = match (from, to) {
+            (from, Some(to)) => (to, "INPUT", "-s", address(from)),
+            (Some(from), None) => (from, "OUTPUT", "-d", address(None)),
+            (None, None) => return None,
+        };
+        Some(Rule { node, words: [chain, flag, &other, "-j", "DROP"].map(str::to_owned).to_vec() })
+    }
+
+    /// Drops each packet that comes to a node with this probability.
+    pub(crate) fn loses(&self, node: usize, probability: f64) -> Rule {
+        let probability = format!("{probability:.3}");
+        let words = ["INPUT", "-m", "statistic", "--mode", "random", "--probability", &probability, "-j", "DROP"];
+        Rule { node, words: words.map(str::to_owned).to_vec() }
+    }
+
+    /// Begins to drop packets.
+    pub(crate) fn add_rule(&self, rule: &Rule) -> Result<(), String> {
+        self.iptables("-A", rule)
+    }
+
+    /// No longer drops what a rule said.
+    pub(crate) fn remove_rule(&self, rule: &Rule) -> Result<(), String> {
+        self.iptables("-D", rule)
+    }
+
+    fn iptables(&self, what: &str, rule: &Rule) -> Result<(), String> {
+        let program = Tool::Iptables.path().ok_or_else(|| Tool::Iptables.missing().unwrap_or_default())?;
+        let _alone = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
+        run(self.command(rule.node, &program).args(["-w", what]).args(&rule.words))
+    }
+}
+
+impl Drop for Namespaces {
+    fn drop(&mut self) {
+        remove(std::process::id(), self.network.nodes);
+    }
+}
+
+fn ip(arguments: &[&str]) -> Result<(), String> {
+    Tool::Ip.run(arguments)
+}
+
+fn name(id: u32, node: usize) -> String {
+    format!("{PREFIX}{id}-{node}")
+}
+
+fn bridge(id: u32) -> String {
+    format!("{PREFIX}{id}b")
+}
+
+/// Removes all of a run; what is not there any more is no matter.
+fn remove(id: u32, nodes: usize) {
+    for node in 1..=nodes {
+        // The pair of links goes with the namespace, but only once the last process in it has ended.
+        let _gone = ip(&["link", "del", &format!("{}o", name(id, node))]);
+        let _gone = ip(&["netns", "del", &name(id, node)]);
+    }
+    let _gone = ip(&["link", "del", &bridge(id)]);
+}
+
+/// Removes what runs left that were killed: their processes, found by their namespace, and their links.
+fn clear_leftovers() {
+    let Ok(entries) = fs::read_dir("/var/run/netns") else { return };
+    let names: Vec<_> = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    for name in names {
+        let Some((id, node)) = name.strip_prefix(PREFIX).and_then(|rest| rest.split_once('-')) else { continue };
+        let (Ok(id), Ok(node)) = (id.parse::<u32>(), node.parse::<usize>()) else { continue };
+        if Path::new(&format!("/proc/{id}")).exists() {
+            continue;
+        }
+        end_all_in(&name);
+        let _gone = ip(&["link", "del", &format!("{name}o")]);
+        let _gone = ip(&["netns", "del", &name]);
+        if node == 1 {
+            let _gone = ip(&["link", "del", &bridge(id)]);
+        }
+    }
+}
+
+fn end_all_in(namespace: &str) {
+    let Some(program) = Tool::Ip.path() else { return };
+    let Ok(output) = Command::new(program).args(["netns", "pids", namespace]).output() else { return };
+    for id in String::from_utf8_lossy(&output.stdout).split_whitespace() {
+        let Some(id) = id.parse().ok().and_then(rustix::process::Pid::from_raw) else { continue };
+        let _ended = rustix::process::kill_process(id, rustix::process::Signal::KILL);
+    }
+}

@@ -1,0 +1,100 @@
+//! Syncs that fail or take long, by strace on the running node.
+//!
+//! *Can't produce* a sync that fails after it lost something: the kernel never got the call, and what was written is still in its memory.
+//! strace slows all system calls of the node a little while it is attached.
+
+use std::{
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::time::sleep;
+
+use crate::{tools::Tool, world::World};
+
+/// How long a node may take to end after a sync that failed.
+const END_WAIT: Duration = Duration::from_secs(15);
+/// Milliseconds that syncs are slow.
+const SLOW_MS: std::ops::Range<u64> = 3_000..10_000;
+/// Milliseconds that each then takes more.
+const DELAY_MS: std::ops::Range<u64> = 5..700;
+/// Milliseconds that a node stays away after it ended.
+const AWAY_MS: std::ops::Range<u64> = 300..3_000;
+
+/// A node whose system calls are tampered with until this is dropped.
+struct Tampered {
+    strace: Child,
+}
+
+impl Tampered {
+    fn new(process: u32, injection: &str) -> Result<Self, String> {
+        let program = Tool::Strace.path().ok_or_else(|| Tool::Strace.missing().unwrap_or_default())?;
+        let mut command = Command::new(program);
+        command
+            .args(["-f", "-qq", "-o", "/dev/null", "-p", &process.to_string()])
+            .args(["-e", "trace=fdatasync,fsync", "-e", &format!("inject=fdatasync,fsync:{injection}")])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let strace = command.spawn().map_err(|error| format!("{command:?}: {error}"))?;
+        Ok(Self { strace })
+    }
+}
+
+impl Drop for Tampered {
+    fn drop(&mut self) {
+        // Asked to end, it lets the node go first.
+        let _asked = kill_process(Pid::from_child(&self.strace), Signal::TERM);
+        let _status = self.strace.wait();
+    }
+}
+
+/// The node's next sync fails: it must end, and come back.
+pub(super) async fn fails(world: &World, random: &mut fastrand::Rng) -> Result<bool, String> {
+    let Some(taken) = world.take_any(random) else { return Ok(false) };
+    let Some(process) = world.cluster.borrow().process(taken.node) else { return Ok(false) };
+    let from = world.recorder.micros();
+    world.may_end.borrow_mut().insert(taken.node);
+    let skipped = random.u32(1..40);
+    let tampered = Tampered::new(process, &format!("error=EIO:when={skipped}+"))?;
+    let began = Instant::now();
+    let mut ended = None;
+    while ended.is_none() && began.elapsed() < END_WAIT {
+        sleep(Duration::from_millis(20)).await;
+        ended = world.cluster.borrow_mut().has_ended(taken.node);
+        if world.cluster.borrow().process(taken.node).is_none() {
+            break;
+        }
+    }
+    drop(tampered);
+    match ended {
+        Some(status) if status.code() != Some(6) => {
+            let words = world.cluster.borrow().last_words(taken.node);
+            world
+                .violated(format!("node {} ended with {status}, not with 6, after a failed sync: {words}", taken.node));
+        }
+        _ => {}
+    }
+    world.hold(Duration::from_millis(random.u64(AWAY_MS))).await;
+    if world.cluster.borrow().process(taken.node).is_none() {
+        world.cluster.borrow_mut().spawn(taken.node)?;
+    }
+    world.may_end.borrow_mut().remove(&taken.node);
+    let how = ended.map_or("it had nothing to sync".to_owned(), |status| format!("it ended with {status}"));
+    world.record("sync-fails", from, &[taken.node], format!("EIO from sync {skipped} on; {how}"));
+    Ok(true)
+}
+
+/// The node's syncs take long.
+pub(super) async fn slow(world: &World, random: &mut fastrand::Rng) -> Result<bool, String> {
+    let Some(taken) = world.take_any(random) else { return Ok(false) };
+    let Some(process) = world.cluster.borrow().process(taken.node) else { return Ok(false) };
+    let from = world.recorder.micros();
+    let delay = random.u64(DELAY_MS);
+    let tampered = Tampered::new(process, &format!("delay_enter={}", delay * 1_000))?;
+    world.hold(Duration::from_millis(random.u64(SLOW_MS))).await;
+    drop(tampered);
+    world.record("sync-slow", from, &[taken.node], format!("{delay} ms more"));
+    Ok(true)
+}
