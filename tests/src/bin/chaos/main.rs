@@ -9,7 +9,7 @@
 //!
 //! Exit status: 0 nothing was violated, 1 something was, 2 the run could not be done. Processes are ended by their id only, and
 //! what the run made (processes, namespaces, mounts) is removed also on Ctrl-C and when this program panics; if it is killed itself,
-//! the next run clears the namespaces and their processes away.
+//! the next run clears the namespaces and their processes away, and mounts stay below the run's directory.
 //!
 //! *Caveat*: unlike the simulator's, a run is not repeated by its seed: which faults come in which order is, but not what they meet.
 

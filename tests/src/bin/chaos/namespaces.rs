@@ -32,6 +32,14 @@ pub(crate) struct Network {
 }
 
 impl Namespaces {
+    /// Whether they can be had here, or why not: root in a container may lack the right to make them.
+    pub(crate) fn possible() -> Result<(), String> {
+        let tried = Self::new(1)?;
+        let network = tried.network();
+        let rule = network.loses(1, 0.5);
+        network.add_rule(&rule).and_then(|()| network.remove_rule(&rule))
+    }
+
     /// Makes them.
     pub(crate) fn new(nodes: usize) -> Result<Self, String> {
         clear_leftovers();

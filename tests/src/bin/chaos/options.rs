@@ -6,6 +6,7 @@ use clap::Parser;
 use kv_tests::workloads::Workload;
 
 use crate::{
+    namespaces::Namespaces,
     nemesis::{Need, Nemesis},
     tools::{self, Tool},
 };
@@ -81,12 +82,12 @@ impl Options {
         if !tools::is_root() {
             return Err("namespaces need root".to_owned());
         }
-        [Tool::Ip, Tool::Nsenter, Tool::Iptables].into_iter().find_map(Tool::missing).map_or(Ok(()), Err)
+        [Tool::Ip, Tool::Nsenter, Tool::Iptables].into_iter().find_map(Tool::missing).map_or(Ok(()), Err)?;
+        Namespaces::possible()
     }
 
     /// The nemeses that were asked for, and with `all` those that can't be had, with the reason.
-    pub(crate) fn nemeses(&self) -> Result<(Vec<Nemesis>, Vec<String>), String> {
-        let namespaces = self.namespaces().is_ok();
+    pub(crate) fn nemeses(&self, namespaces: bool) -> Result<(Vec<Nemesis>, Vec<String>), String> {
         let (mut chosen, mut lacking) = (Vec::new(), Vec::new());
         for name in self.nemesis.split(',').map(str::trim).filter(|name| *name != "none" && !name.is_empty()) {
             if name == "all" {

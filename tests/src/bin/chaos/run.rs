@@ -45,13 +45,14 @@ const KEY_SECS: u64 = 20;
 
 /// Makes a run, and gives what was violated.
 pub(crate) async fn run(options: &Options, server: PathBuf) -> Result<Vec<String>, String> {
-    let (nemeses, lacking) = options.nemeses()?;
+    let namespaces = options.namespaces();
+    let (nemeses, lacking) = options.nemeses(namespaces.is_ok())?;
     lacking.iter().for_each(|lacking| println!("chaos: {lacking}"));
     let directory = make_directory(options)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
     let ran = tokio::select! {
-        ran = run_in(options, server, &nemeses, &directory) => ran,
+        ran = run_in(options, server, &nemeses, namespaces, &directory) => ran,
         _ = interrupt.recv() => Err("interrupted".to_owned()),
         _ = terminate.recv() => Err("told to end".to_owned()),
     };
@@ -109,10 +110,10 @@ async fn run_in(
     options: &Options,
     server: PathBuf,
     nemeses: &[Nemesis],
+    namespaces: Result<(), String>,
     directory: &Path,
 ) -> Result<Vec<String>, String> {
     let workloads = options.workloads()?;
-    let namespaces = options.namespaces();
     let setup = Setup {
         server,
         directory: directory.to_owned(),

@@ -30,12 +30,16 @@ const STARVED_RUNS_MS: u64 = 5;
 
 /// Kills the node that leads most shards, and measures when each of them takes a write again.
 pub(super) async fn kill(world: &World, random: &mut fastrand::Rng) -> Result<bool, String> {
-    let is_whole = world.wait_whole(WHOLE_WAIT).await.is_ok();
+    let wait = if world.faults_now() == 1 { WHOLE_WAIT } else { Duration::ZERO };
+    let is_whole = world.wait_whole(wait).await.is_ok();
     if world.stops.get() {
         return Ok(false);
     }
     let (victim, led) = busiest(&world.status().await?);
-    let Some(taken) = victim.and_then(|node| world.take(node)) else { return Ok(false) };
+    // Among other faults it may be that nobody leads, or that somebody has the busiest: then it is any that can be had.
+    let taken = victim.and_then(|node| world.take(node)).or_else(|| world.take_any(random));
+    let Some(taken) = taken else { return Ok(false) };
+    let led = if victim == Some(taken.node) { led } else { Vec::new() };
     let from = world.recorder.micros();
     let alone = world.faults_begun();
     world.cluster.borrow_mut().kill(&[taken.node]);
