@@ -37,6 +37,9 @@ use crate::history::{Consistency, recorder::Recorder};
 /// How often a final read is tried: the cluster is whole then, so that one that fails twice shows something.
 const FINAL_READ_ATTEMPTS: u32 = 3;
 
+/// Once so many keys could not be read, no more are tried: nobody serves.
+const UNREAD_MAX: usize = 3;
+
 /// A kind of load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Workload {
@@ -167,6 +170,10 @@ impl Load {
         let keys = self.common.keys.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut unread = Vec::new();
         for key in &keys {
+            if unread.len() >= UNREAD_MAX {
+                unread.push(key.clone());
+                continue;
+            }
             let mut attempts = 0;
             while caller.get(key, Consistency::Linearizable).await.is_none() {
                 attempts += 1;

@@ -15,6 +15,7 @@ use crate::{
     disks::Disk,
     links::Links,
     namespaces::{Namespaces, Network},
+    tamper::Tampered,
     tools::Tool,
 };
 
@@ -30,7 +31,7 @@ const PORTS: std::ops::Range<u16> = 20_000..32_000;
 /// How often one is tried.
 const PORT_ATTEMPTS: u32 = 1_000;
 /// How many lines of a node's output are shown, if it ended without being asked to.
-const SHOWN_LINES: usize = 5;
+const SHOWN_LINES: usize = 2;
 
 /// How a cluster is set up.
 #[derive(Clone, Debug)]
@@ -48,6 +49,8 @@ pub(crate) struct Setup {
     pub(crate) disks: bool,
     /// Whether nodes get their wall clock from libfaketime.
     pub(crate) clocks: bool,
+    /// Whether all syncs of all logs only pretend: a planted bug, which power cuts must bring to light.
+    pub(crate) lies: bool,
     /// Further flags of the server.
     pub(crate) flags: Vec<String>,
 }
@@ -63,6 +66,7 @@ pub(crate) struct Cluster {
 
 struct Node {
     child: Option<Child>,
+    lies: Option<Tampered>,
     stopped: bool,
     client: SocketAddr,
     http: SocketAddr,
@@ -103,7 +107,7 @@ impl Cluster {
             None => free_port(),
         };
         let (client, peer, http) = (address(CLIENT_PORT)?, address(PEER_PORT)?, address(HTTP_PORT)?);
-        Ok(Node { child: None, stopped: false, client, http, peer, members: String::new() })
+        Ok(Node { child: None, lies: None, stopped: false, client, http, peer, members: String::new() })
     }
 
     /// Tells every node where it finds the others, and puts proxies in between if that is wanted.
@@ -223,8 +227,10 @@ impl Cluster {
                 .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
         }
         let child = command.spawn().map_err(|error| format!("{command:?}: {error}"))?;
+        let lies = self.setup.lies.then(|| Tampered::new(child.id(), "fdatasync", "retval=0")).transpose();
         let place = &mut self.nodes[node - 1];
         (place.child, place.stopped) = (Some(child), false);
+        place.lies = lies?;
         Ok(())
     }
 

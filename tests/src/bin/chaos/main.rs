@@ -22,6 +22,7 @@ mod namespaces;
 mod nemesis;
 mod options;
 mod run;
+mod tamper;
 mod tools;
 mod watch;
 mod world;

@@ -68,6 +68,10 @@ pub(crate) struct Options {
     /// No network namespaces, even where they can be had.
     #[arg(long)]
     pub(crate) loopback: bool,
+    /// Plant a bug that power cuts must bring to light, to see that they do: no sync of any log reaches its disk. Needs strace, and
+    /// ends with exit status 1 if all is well with this program.
+    #[arg(long)]
+    pub(crate) lying_syncs: bool,
     /// Add what was run to this file of JSON lines: a line a run.
     #[arg(long)]
     pub(crate) campaign: Option<PathBuf>,

@@ -123,6 +123,7 @@ async fn run_in(
         proxies: namespaces.is_err() || Options::need(nemeses, Need::Proxies),
         disks: Options::need(nemeses, Need::Disks),
         clocks: Options::need(nemeses, Need::Clocks),
+        lies: options.lying_syncs,
         flags: options.server_flags.split_whitespace().map(str::to_owned).collect(),
     };
     describe(options, nemeses, &setup, namespaces.as_ref().err());
@@ -156,8 +157,7 @@ async fn run_in(
         _ = watch::watch(&world) => {}
         stormed = storm(&world, options, nemeses) => stormed?,
     }
-    let fresh = builder().connect().await.map_err(|error| format!("no client could connect in the end: {error}"))?;
-    end::heal(&world, fresh).await?;
+    end::heal(&world, builder()).await?;
     world.recorder.finish().map_err(|error| format!("{}: {error}", path.display()))?;
     finish(options, nemeses, &world, &path)
 }

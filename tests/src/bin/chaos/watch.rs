@@ -12,6 +12,8 @@ use crate::world::World;
 
 /// Pause between two looks.
 const LOOK_PAUSE: Duration = Duration::from_millis(250);
+/// A node that has ended by itself so often is not started any more.
+const DEATHS_MAX: u32 = 3;
 /// Pause between two lines of progress.
 const PROGRESS_PAUSE: Duration = Duration::from_secs(10);
 
@@ -56,6 +58,14 @@ pub(crate) fn look_for_the_dead(world: &World) {
         if let Some(status) = ended {
             let words = world.cluster.borrow().last_words(node);
             world.violated(format!("node {node} ended by itself with {status}: {words}"));
+            let mut deaths = world.deaths.borrow_mut();
+            let deaths = deaths.entry(node).or_default();
+            *deaths += 1;
+            if *deaths == DEATHS_MAX {
+                world.violated(format!("node {node} is not started again"));
+                world.out.borrow_mut().insert(node);
+                continue;
+            }
             if let Err(error) = world.cluster.borrow_mut().spawn(node) {
                 world.violated(format!("node {node} can't be started again: {error}"));
             }

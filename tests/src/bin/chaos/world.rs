@@ -54,6 +54,8 @@ pub(crate) struct World {
     /// After each kill of the busiest node: for each shard that it led, the time until a write to it succeeded.
     pub(crate) failovers: RefCell<Vec<Vec<Duration>>>,
     pub(crate) violations: RefCell<Vec<String>>,
+    /// How often each node has ended by itself.
+    pub(crate) deaths: RefCell<BTreeMap<usize, u32>>,
     /// The greatest memory that each node held.
     pub(crate) resident_bytes_max: RefCell<BTreeMap<usize, u64>>,
     probes: Cell<u64>,
@@ -96,6 +98,7 @@ impl World {
             faults: RefCell::default(),
             failovers: RefCell::default(),
             violations: RefCell::default(),
+            deaths: RefCell::default(),
             resident_bytes_max: RefCell::default(),
             probes: Cell::new(PROBES_FROM),
             begun: Cell::default(),

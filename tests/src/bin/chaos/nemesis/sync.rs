@@ -3,16 +3,14 @@
 //! *Can't produce* a sync that fails after it lost something: the kernel never got the call, and what was written is still in its memory.
 //! strace slows all system calls of the node a little while it is attached.
 
-use std::{
-    process::{Child, Command, Stdio},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::sleep;
 
-use crate::{tools::Tool, world::World};
+use crate::{tamper::Tampered, world::World};
 
+/// The calls by which a node syncs.
+const SYNCS: &str = "fdatasync,fsync";
 /// How long a node may take to end after a sync that failed.
 const END_WAIT: Duration = Duration::from_secs(15);
 /// Milliseconds that syncs are slow.
@@ -22,34 +20,6 @@ const DELAY_MS: std::ops::Range<u64> = 5..700;
 /// Milliseconds that a node stays away after it ended.
 const AWAY_MS: std::ops::Range<u64> = 300..3_000;
 
-/// A node whose system calls are tampered with until this is dropped.
-struct Tampered {
-    strace: Child,
-}
-
-impl Tampered {
-    fn new(process: u32, injection: &str) -> Result<Self, String> {
-        let program = Tool::Strace.path().ok_or_else(|| Tool::Strace.missing().unwrap_or_default())?;
-        let mut command = Command::new(program);
-        command
-            .args(["-f", "-qq", "-o", "/dev/null", "-p", &process.to_string()])
-            .args(["-e", "trace=fdatasync,fsync", "-e", &format!("inject=fdatasync,fsync:{injection}")])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        let strace = command.spawn().map_err(|error| format!("{command:?}: {error}"))?;
-        Ok(Self { strace })
-    }
-}
-
-impl Drop for Tampered {
-    fn drop(&mut self) {
-        // Asked to end, it lets the node go first.
-        let _asked = kill_process(Pid::from_child(&self.strace), Signal::TERM);
-        let _status = self.strace.wait();
-    }
-}
-
 /// The node's next sync fails: it must end, and come back.
 pub(super) async fn fails(world: &World, random: &mut fastrand::Rng) -> Result<bool, String> {
     let Some(taken) = world.take_any(random) else { return Ok(false) };
@@ -57,7 +27,7 @@ pub(super) async fn fails(world: &World, random: &mut fastrand::Rng) -> Result<b
     let from = world.recorder.micros();
     world.may_end.borrow_mut().insert(taken.node);
     let skipped = random.u32(1..40);
-    let tampered = Tampered::new(process, &format!("error=EIO:when={skipped}+"))?;
+    let tampered = Tampered::new(process, SYNCS, &format!("error=EIO:when={skipped}+"))?;
     let began = Instant::now();
     let mut ended = None;
     while ended.is_none() && began.elapsed() < END_WAIT {
@@ -92,7 +62,7 @@ pub(super) async fn slow(world: &World, random: &mut fastrand::Rng) -> Result<bo
     let Some(process) = world.cluster.borrow().process(taken.node) else { return Ok(false) };
     let from = world.recorder.micros();
     let delay = random.u64(DELAY_MS);
-    let tampered = Tampered::new(process, &format!("delay_enter={}", delay * 1_000))?;
+    let tampered = Tampered::new(process, SYNCS, &format!("delay_enter={}", delay * 1_000))?;
     world.hold(Duration::from_millis(random.u64(SLOW_MS))).await;
     drop(tampered);
     world.record("sync-slow", from, &[taken.node], format!("{delay} ms more"));
