@@ -10,6 +10,8 @@
 //! *Caveat*: keys and values are held by [`Name`], which is the bytes themselves if they are short and their length and hash
 //! if they are long. A stored history therefore cannot be replayed against a server, only judged.
 
+pub mod edn;
+pub mod jepsen;
 pub mod json;
 pub mod recorder;
 pub mod run;

@@ -4,9 +4,11 @@ pub mod check;
 pub mod disk;
 pub mod fuzz;
 pub mod history;
+pub mod report;
 pub mod script;
 pub mod server;
 pub mod sim;
+pub mod verdict;
 pub mod workloads;
 
 /// The README's code, compiled.

@@ -49,8 +49,9 @@
 //! every key that was written is read, and nothing is injected), `note` (`text`); all with `from_micros` and optional `until_micros`.
 //!
 //! **Keys and values** are texts that are equal only if the bytes are; nobody looks inside but for two workloads. **No two puts of a run
-//! write the same value**, so that a read names the write that it saw. In the workload `append` a value is a list, its elements joined by
-//! `,`, and each put adds one element at the end; in `counter` it is `COUNT/UNIQUE`, and each put adds one to the count.
+//! write the same value**, so that a read names the write that it saw. In the workload `append`, and at keys that begin with
+//! `append/`, a value is a list, its elements joined by
+//! `,`, and each put adds one element at the end; in `counter`, alike, it is `COUNT/UNIQUE`, and each put adds one to the count.
 //!
 //! Reading takes any bytes without a panic. Both directions take memory for one line and for what is still open.
 

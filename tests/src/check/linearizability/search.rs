@@ -10,6 +10,9 @@
 //! - writes with known revisions take effect in the order of these;
 //! - writes of unknown outcome that nobody saw and that do the same thing are interchangeable, so the earliest goes first; and
 //!   they are tried only where nothing else goes on.
+//!
+//! What a step does to which state is a [`Model`]: our own register with its revisions here, a plain one for histories that
+//! others made.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -53,9 +56,54 @@ impl Verdict {
     }
 }
 
+/// What steps do to a state.
+pub trait Model: Ord {
+    /// The state; its default is the one before all steps.
+    type State: Copy + Eq + Default;
+
+    /// The state after a step, or `None` if the step can't happen there.
+    fn after(&self, state: Self::State) -> Option<Self::State>;
+
+    /// A hash of the state without collisions worth speaking of.
+    fn hash(state: &Self::State) -> u128;
+
+    /// Whether the step, where it leaves the state as it is, may as well happen at once.
+    fn looks(&self) -> bool;
+
+    /// The step's place among those of which it is known in which order they happen.
+    fn rank(&self) -> Option<u64>;
+}
+
+impl Model for Effect {
+    type State = Register;
+
+    fn after(&self, state: Register) -> Option<Register> {
+        state.after(self)
+    }
+
+    fn hash(state: &Register) -> u128 {
+        state.hash()
+    }
+
+    fn looks(&self) -> bool {
+        match self {
+            Self::Write(Change { delete: true, revision: Some(Revision(0)), .. }) => true,
+            Self::Write(_) => false,
+            Self::Read(_) | Self::Conflict { .. } => true,
+        }
+    }
+
+    fn rank(&self) -> Option<u64> {
+        match self {
+            Self::Write(Change { revision: Some(revision), .. }) if *revision != Revision(0) => Some(revision.0),
+            _ => None,
+        }
+    }
+}
+
 /// The register as the steps so far left it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Register {
+pub struct Register {
     present: bool,
     /// The write that put what it holds, if that is one which can be seen.
     named: Option<u64>,
@@ -135,28 +183,28 @@ impl Register {
 
 /// Searches for an order of the steps.
 #[must_use]
-pub fn search(steps: &Steps, steps_max: u64) -> Verdict {
+pub fn search<E: Model>(steps: &Steps<E>, steps_max: u64) -> Verdict {
     Search::new(steps).run(steps_max)
 }
 
-struct Search<'a> {
-    must: &'a [Step],
+struct Search<'a, E: Model> {
+    must: &'a [Step<E>],
     /// Calls and answers of what is still to take effect, as a list that steps are lifted out of and put back into.
     list: List,
     /// What may take effect, gathered by what it does.
-    classes: Vec<Class<'a>>,
+    classes: Vec<Class<'a, E>>,
     /// For writes with known revisions: how many come before.
     rank: Vec<Option<usize>>,
     ranks_done: usize,
-    register: Register,
+    register: E::State,
     set: u128,
     seen: HashSet<u128>,
-    path: Vec<Frame>,
+    path: Vec<Frame<E::State>>,
     left: usize,
 }
 
-struct Class<'a> {
-    effect: &'a Effect,
+struct Class<'a, E> {
+    effect: &'a E,
     /// Operations with the events of their calls, ascending.
     members: Vec<(u64, u64)>,
     used: usize,
@@ -168,16 +216,16 @@ enum Choice {
     May(usize),
 }
 
-struct Frame {
+struct Frame<S> {
     choice: Choice,
     /// Nothing else needs to be tried in its place.
     forced: bool,
-    before: Register,
+    before: S,
 }
 
-impl<'a> Search<'a> {
-    fn new(steps: &'a Steps) -> Self {
-        let mut classes: BTreeMap<&Effect, Vec<(u64, u64)>> = BTreeMap::new();
+impl<'a, E: Model> Search<'a, E> {
+    fn new(steps: &'a Steps<E>) -> Self {
+        let mut classes: BTreeMap<&E, Vec<(u64, u64)>> = BTreeMap::new();
         for step in &steps.may {
             classes.entry(&step.effect).or_default().push((step.from, step.id));
         }
@@ -188,12 +236,8 @@ impl<'a> Search<'a> {
                 Class { effect, members, used: 0 }
             })
             .collect();
-        let revision_of = |step: &Step| match &step.effect {
-            Effect::Write(Change { revision: Some(revision), .. }) if *revision != Revision(0) => Some(*revision),
-            _ => None,
-        };
-        let mut known: Vec<_> =
-            steps.must.iter().enumerate().filter_map(|(i, step)| Some((revision_of(step)?, i))).collect();
+        let ranked = |(i, step): (usize, &Step<E>)| Some((step.effect.rank()?, i));
+        let mut known: Vec<_> = steps.must.iter().enumerate().filter_map(ranked).collect();
         known.sort_unstable();
         let mut rank = vec![None; steps.must.len()];
         for (place, (_, i)) in known.into_iter().enumerate() {
@@ -205,7 +249,7 @@ impl<'a> Search<'a> {
             classes,
             rank,
             ranks_done: 0,
-            register: Register::default(),
+            register: E::State::default(),
             set: 0,
             seen: HashSet::new(),
             path: Vec::new(),
@@ -253,14 +297,9 @@ impl<'a> Search<'a> {
 
     /// A step that only looks and finds what it was told.
     fn forced(&self) -> Option<(Choice, bool)> {
-        let looks = |i: usize| match &self.must[i].effect {
-            Effect::Write(Change { delete: true, revision: Some(Revision(0)), .. }) => true,
-            Effect::Write(_) => false,
-            Effect::Read(_) | Effect::Conflict { .. } => true,
-        };
         let mut at = self.list.first_call(None);
         while let Some(i) = at {
-            if looks(i) && self.register.after(&self.must[i].effect) == Some(self.register) {
+            if self.must[i].effect.looks() && self.must[i].effect.after(self.register) == Some(self.register) {
                 return Some((Choice::Must(i), true));
             }
             at = self.list.first_call(Some(i));
@@ -279,7 +318,7 @@ impl<'a> Search<'a> {
                 });
                 while let Some(i) = at {
                     let in_turn = self.rank[i].is_none_or(|rank| rank == self.ranks_done);
-                    if in_turn && self.register.after(&self.must[i].effect).is_some() {
+                    if in_turn && self.must[i].effect.after(self.register).is_some() {
                         return Some(Choice::Must(i));
                     }
                     at = self.list.first_call(Some(i));
@@ -293,15 +332,15 @@ impl<'a> Search<'a> {
             let class = &self.classes[*class];
             let called = class.members.get(class.used).is_some_and(|(from, _)| *from < end);
             // A step that changes nothing may as well not happen.
-            called && self.register.after(class.effect).is_some_and(|register| register != self.register)
+            called && class.effect.after(self.register).is_some_and(|register| register != self.register)
         })
     }
 
     /// Lets a choice take effect, unless what it leads to was seen before.
     fn enter(&mut self, choice: Choice, forced: bool) -> bool {
-        let register = self.register.after(self.effect(choice)).expect("only possible choices are made");
+        let register = self.effect(choice).after(self.register).expect("only possible choices are made");
         let set = self.set ^ self.number(choice);
-        if !self.seen.insert(set ^ register.hash()) {
+        if !self.seen.insert(set ^ E::hash(&register)) {
             return false;
         }
         self.path.push(Frame { choice, forced, before: self.register });
@@ -338,7 +377,7 @@ impl<'a> Search<'a> {
         }
     }
 
-    fn effect(&self, choice: Choice) -> &'a Effect {
+    fn effect(&self, choice: Choice) -> &'a E {
         match choice {
             Choice::Must(i) => &self.must[i].effect,
             Choice::May(class) => self.classes[class].effect,
@@ -359,7 +398,7 @@ impl<'a> Search<'a> {
 
     fn order(&self) -> Vec<u64> {
         let mut used = vec![0; self.classes.len()];
-        let id = |frame: &Frame| match frame.choice {
+        let id = |frame: &Frame<E::State>| match frame.choice {
             Choice::Must(i) => self.must[i].id,
             Choice::May(class) => {
                 used[class] += 1;
@@ -378,7 +417,7 @@ struct List {
 }
 
 impl List {
-    fn new(steps: &[Step]) -> Self {
+    fn new<E>(steps: &[Step<E>]) -> Self {
         let mut nodes: Vec<_> = (0..steps.len())
             // At one event calls come before answers: that only makes steps concurrent which may be.
             .flat_map(|i| [(steps[i].from, 0, 2 * i + 1), (steps[i].until, 1, 2 * i + 2)])
@@ -403,7 +442,7 @@ impl List {
     }
 
     /// The event of the first answer; everything called before it may come next.
-    fn first_answer(&self, steps: &[Step]) -> u64 {
+    fn first_answer<E>(&self, steps: &[Step<E>]) -> u64 {
         let mut node = self.next[0];
         while node % 2 == 1 {
             node = self.next[node];

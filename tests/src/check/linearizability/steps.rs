@@ -8,23 +8,29 @@ use std::collections::BTreeMap;
 use kv_core::{
     command::Condition,
     error::{ErrorKind, Outcome},
-    types::Revision,
+    types::{Revision, Token},
 };
 
 use crate::history::{Answer, Call, Consistency, Durability, Moment, Name, Operation, Previous, Seen};
 
 /// The operations of one key, ready for the search.
-#[derive(Debug, Default)]
-pub struct Steps {
+#[derive(Debug)]
+pub struct Steps<E = Effect> {
     /// What must take effect, in no order.
-    pub must: Vec<Step>,
+    pub must: Vec<Step<E>>,
     /// What may: writes of unknown outcome whose effect nobody is known to have seen.
-    pub may: Vec<Step>,
+    pub may: Vec<Step<E>>,
+}
+
+impl<E> Default for Steps<E> {
+    fn default() -> Self {
+        Self { must: Vec::new(), may: Vec::new() }
+    }
 }
 
 /// One operation that takes effect at one moment.
 #[derive(Clone, Debug)]
-pub struct Step {
+pub struct Step<E = Effect> {
     /// The operation's number.
     pub id: u64,
     /// It takes effect at or after this event.
@@ -32,7 +38,7 @@ pub struct Step {
     /// It takes effect before this event; `u64::MAX` if there is no end to it.
     pub until: u64,
     /// What it does.
-    pub effect: Effect,
+    pub effect: E,
 }
 
 /// What a step asks of the register and does to it.
@@ -203,14 +209,17 @@ fn writes_of(operations: &[Operation]) -> Result<BTreeMap<u64, Write<'_>>, Strin
 
 /// What `wait_durable` told of accepted writes: durable ones must have taken effect before, lost ones never.
 fn settle_durability(operations: &[Operation], writes: &mut BTreeMap<u64, Write<'_>>) -> Result<(), String> {
+    let mut accepted: BTreeMap<Token, Vec<u64>> = BTreeMap::new();
+    for (id, write) in writes.iter() {
+        if let Some(Answer::Accepted { token }) = write.operation.answer() {
+            accepted.entry(*token).or_default().push(*id);
+        }
+    }
     for operation in operations {
         let Call::WaitDurable { token: asked } = operation.call else { continue };
         let Some((at, Answer::Durability(told))) = operation.completed.clone() else { continue };
-        for (id, write) in writes.iter_mut() {
-            match write.operation.answer() {
-                Some(Answer::Accepted { token }) if *token == asked => {}
-                _ => continue,
-            }
+        for id in accepted.get(&asked).into_iter().flatten() {
+            let write = writes.get_mut(id).expect("tokens are indexed from these writes");
             let fate = match told {
                 Durability::Durable => Fate::Must,
                 Durability::Lost => Fate::MustNot,

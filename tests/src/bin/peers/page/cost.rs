@@ -1,9 +1,8 @@
 //! CPU for one operation: a row for each workload, a dot for each system.
 
-use super::{
-    Row, class, short_name,
-    svg::{Scale, across, dot, line, short, text},
-};
+use kv_tests::report::svg::{Scale, across, dot, line, short, text};
+
+use super::{Row, class, short_name};
 
 const WIDTH: f64 = 1_056.0;
 const LEFT: f64 = 190.0;

@@ -2,10 +2,9 @@
 
 use crate::{systems::Kind, workload::Tier};
 
-use super::{
-    Row, class,
-    svg::{Scale, across, along, dot, line, short, text},
-};
+use kv_tests::report::svg::{Scale, across, along, dot, line, short, text};
+
+use super::{Row, class};
 
 const WIDTH: f64 = 520.0;
 const HEIGHT: f64 = 360.0;

@@ -2,10 +2,9 @@
 
 use crate::workload::Workload;
 
-use super::{
-    Row, class, short_name,
-    svg::{Scale, across, line, text},
-};
+use kv_tests::report::svg::{Scale, across, line, text};
+
+use super::{Row, class, short_name};
 
 const WIDTH: f64 = 520.0;
 const LEFT: f64 = 20.0;

@@ -3,7 +3,6 @@
 mod cost;
 mod curves;
 mod distribution;
-mod svg;
 
 use crate::{
     report::FIGURES,
@@ -11,7 +10,7 @@ use crate::{
     workload::{Tier, Workload},
 };
 
-use svg::escaped;
+use kv_tests::report::svg::escaped;
 
 /// A system under a workload: medians of its turns, and the latencies of all of them.
 #[derive(Debug)]
