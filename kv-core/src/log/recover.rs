@@ -18,7 +18,9 @@
 //! show what the disk does not hold. It zeroes all that follows, whatever the cache shows there: what is torn must be gone
 //! before its place and its block number are used again.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bytes::Bytes;
 
 use crate::{
     disk::{LogDisk, SegmentNumber},
@@ -223,9 +225,7 @@ impl Recovery {
                 Ok(false)
             }
             (BlockKind::Batch, 2..) => {
-                let records = read_records(payload).map_err(|error| self.corrupt(error.0))?;
-                self.table.apply(&records, self.current).map_err(|what| self.corrupt(what))?;
-                self.fold(records);
+                self.read_batch(payload)?;
                 Ok(false)
             }
             (BlockKind::Close, 2..) => {
@@ -238,31 +238,41 @@ impl Recovery {
         }
     }
 
-    /// Takes the entries out of records that the table has found sound.
-    fn fold(&mut self, records: Vec<Record>) {
-        for record in records {
-            match record {
-                Record::Create { shard, boundary, .. } => {
-                    self.entries.insert(shard, Entries::new(boundary.index.0.saturating_add(1)));
-                }
-                Record::Tombstone { shard, .. } => {
-                    self.entries.remove(&shard);
-                }
-                Record::Entry { shard, entry } => {
-                    if let Some(entries) = self.entries.get_mut(&shard) {
-                        entries.push(entry);
-                    }
-                }
-                Record::Boundary { shard, boundary } => {
-                    if let Some(entries) = self.entries.get_mut(&shard) {
-                        entries.cut(boundary.index);
-                    }
-                }
-                Record::Install { shard, install } => {
-                    self.entries.insert(shard, Entries::new(install.index.0.saturating_add(1)));
-                }
-                Record::HardState { .. } => {}
+    /// Takes in the records of a block. What is believed of one that is found unsound later in it does no harm: there is no log then.
+    fn read_batch(&mut self, payload: Bytes) -> Result<(), LogError> {
+        let mut shards = BTreeSet::new();
+        for record in read_records(payload) {
+            let record = record.map_err(|error| self.corrupt(error.0))?;
+            self.table.apply_record(&record, self.current).map_err(|what| self.corrupt(what))?;
+            shards.insert(record.shard());
+            self.fold(record);
+        }
+        self.table.check_commits(shards.into_iter()).map_err(|what| self.corrupt(what))
+    }
+
+    /// Takes the entry out of a record that the table has found sound.
+    fn fold(&mut self, record: Record) {
+        match record {
+            Record::Create { shard, boundary, .. } => {
+                self.entries.insert(shard, Entries::new(boundary.index.0.saturating_add(1)));
             }
+            Record::Tombstone { shard, .. } => {
+                self.entries.remove(&shard);
+            }
+            Record::Entry { shard, entry } => {
+                if let Some(entries) = self.entries.get_mut(&shard) {
+                    entries.push(entry);
+                }
+            }
+            Record::Boundary { shard, boundary } => {
+                if let Some(entries) = self.entries.get_mut(&shard) {
+                    entries.cut(boundary.index);
+                }
+            }
+            Record::Install { shard, install } => {
+                self.entries.insert(shard, Entries::new(install.index.0.saturating_add(1)));
+            }
+            Record::HardState { .. } => {}
         }
     }
 

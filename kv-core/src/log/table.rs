@@ -56,12 +56,17 @@ impl Table {
         for record in records {
             self.apply_record(record, segment)?;
         }
-        // Whatever moves either of the two: an entry or an install may end a log below what was decided before.
-        if records
-            .iter()
-            .filter_map(|record| self.rows.get(&record.shard()))
-            .any(|row| row.hard_state.commit > row.last)
-        {
+        self.check_commits(records.iter().map(Record::shard))
+    }
+
+    /// Whether what a block says of these shards is sound as a whole, all of its records being taken in.
+    ///
+    /// # Errors
+    /// What contradicts the log. Whatever moves either of the two: an entry or an install may end a log below what was decided
+    /// before.
+    pub(crate) fn check_commits(&self, mut shards: impl Iterator<Item = ShardId>) -> Result<(), &'static str> {
+        let ends_too_early = |row: &Row| row.hard_state.commit > row.last;
+        if shards.any(|shard| self.rows.get(&shard).is_some_and(ends_too_early)) {
             return Err("a commit index above the shard's last entry");
         }
         Ok(())
@@ -93,7 +98,11 @@ impl Table {
             && self.rows.iter().zip(&other.rows).all(|(a, b)| same(a, b))
     }
 
-    fn apply_record(&mut self, record: &Record, segment: SegmentNumber) -> Result<(), &'static str> {
+    /// Takes one record of a block in. When all are, [`Table::check_commits`] says whether they fit together.
+    ///
+    /// # Errors
+    /// What contradicts the log so far. The table is of no use then.
+    pub(crate) fn apply_record(&mut self, record: &Record, segment: SegmentNumber) -> Result<(), &'static str> {
         let shard = record.shard();
         if let Record::Create { replica, hard_state, boundary, .. } = record {
             if self.rows.contains_key(&shard) || self.tombstones.contains_key(replica) {

@@ -6,19 +6,27 @@ use kv_core::{
     codec::Reader,
     command::{BATCH_COMMANDS_MAX, Command, decode_batch, encode_batch},
     configuration::Configuration,
+    disk::LogDisk,
+    log::{
+        Log, LogSettings,
+        record::{Boundary, EntryKind, HardState, LogBatch, LogEntry, Record},
+    },
     shard_map::{NodeDescription, ShardMap, ShardRow},
     state::{
         ShardState,
         codec::{decode_footer, encode_footer},
         record::{Footer, StateHeader, TERMS_MAX},
     },
-    types::{Incarnation, LogIndex, MapVersion, NodeId, SessionId, ShardId, Term},
+    types::{BatchNumber, Incarnation, LogIndex, MapVersion, NodeId, ReplicaId, SessionId, ShardId, Term},
 };
 
 use crate::{
     bounded,
     codecs::{COMMAND_TIMES, FOOTER_TIMES, MAP_TIMES, SESSION_TIMES},
+    log::{LOG_ENTRY_TIMES, LOG_TIMES, Segments},
 };
+
+const SEGMENT_BYTES: usize = 320 * 1024;
 
 #[test]
 fn a_batch_of_the_smallest_commands() {
@@ -75,4 +83,39 @@ fn a_session_of_the_smallest_outcomes() {
     let state =
         bounded(SESSION_TIMES, length, || ShardState::from_header(header, vec![(SessionId(1), bytes)], Vec::new()));
     assert!(state.is_ok(), "{:?}", state.map(drop));
+}
+
+/// One block of each kind of record that fills nearly all of its segment, with so many in it that a list of them has just grown.
+/// What the log need not keep it does not hold either, however much of it there is in one block.
+#[test]
+fn a_log_of_the_smallest_records() {
+    let shard = ShardId(1);
+    let create = |number| Record::Create {
+        shard: ShardId(number),
+        replica: ReplicaId(number),
+        hard_state: HardState::default(),
+        boundary: Boundary::default(),
+    };
+    let entry = |index| {
+        let (term, kind, index) = (Term(0), EntryKind::Commands, LogIndex(index));
+        let (context, data) = (Bytes::new(), Bytes::new());
+        Record::Entry { shard, entry: LogEntry { index, term, kind, context, data } }
+    };
+    let gone = |number| [create(number), Record::Tombstone { shard: ShardId(number), replica: ReplicaId(number) }];
+    let cases: [(&str, u64, Vec<Record>); 4] = [
+        ("entries", LOG_ENTRY_TIMES, (1..=32_769).map(entry).collect()),
+        ("hard states", 2, vec![Record::HardState { shard, hard_state: HardState::default() }; 60_000]),
+        ("replicas", LOG_TIMES, (2..17_000).map(create).collect()),
+        ("replicas that are gone", 6, (2..14_000).flat_map(gone).collect()),
+    ];
+    let settings = LogSettings { segment_bytes: SEGMENT_BYTES, log_bytes_max: 4 * SEGMENT_BYTES as u64 };
+    for (what, times, records) in cases {
+        let mut disk = Segments::default();
+        let mut log = Log::create(disk.clone(), settings.clone()).unwrap();
+        log.append(&LogBatch { number: BatchNumber(1), records: vec![create(1)] }).unwrap();
+        log.append(&LogBatch { number: BatchNumber(2), records }).unwrap();
+        assert_eq!(disk.segments().unwrap().len(), 1, "{what}");
+        let recovered = bounded(times, SEGMENT_BYTES, || Log::open(disk.clone(), settings.clone())).unwrap().1;
+        assert!(recovered.shards.contains_key(&shard), "{what}");
+    }
 }
