@@ -286,13 +286,14 @@ impl Replica {
         }
         self.checkpointing.wanted |= self.raft.store().take_snapshot_wanted();
         let settings = cx.settings;
+        let holds_up_writes = self.holds_up_writes();
         let Phase::Live(state) = &mut self.phase else { return };
         let (active, log_bytes) = (state.active_bytes(), self.checkpointing.log_bytes);
         let due = active >= settings.active_bytes_max / 2
             || cx.tables_bytes >= settings.tables_bytes_max / 2
             || log_bytes >= settings.kept_bytes_max / 2
             || self.checkpointing.ticks >= settings.checkpoint_ticks;
-        let due = (due && state.is_changed()) || self.checkpointing.wanted;
+        let due = (due && state.is_changed()) || self.checkpointing.wanted || holds_up_writes;
         let is_full = active >= settings.active_bytes_max || log_bytes >= settings.kept_bytes_max;
         // What is not applied any more can bring no mark.
         let is_stopped = cx.tables_bytes >= settings.tables_bytes_max;

@@ -422,6 +422,16 @@ impl Replica {
         }
     }
 
+    /// Whether a leader that takes no writes, since too much is decided and not confirmed, should try a further mark. Replicas may
+    /// each have made a checkpoint of their own, without a mark and at another index: then nothing is left to confirm, and with no
+    /// writes coming nothing else would be due for a mark until the next periodic one.
+    pub(super) fn holds_up_writes(&self) -> bool {
+        self.checkpointing.is_unconfirmed_full
+            && self.leads()
+            && !self.is_disputed()
+            && self.marks.since_mark_ticks >= REPEAT_TICKS
+    }
+
     /// Whether what is decided and not confirmed has so many bytes.
     fn has_unconfirmed_bytes(&self, bytes: usize) -> bool {
         let store = self.raft.store();
