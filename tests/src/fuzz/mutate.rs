@@ -1,4 +1,5 @@
-//! Inputs made from others: bits and bytes changed, numbers set to where they overflow, pieces moved between them.
+//! Inputs made from others: bits and bytes changed, numbers set to where they overflow, pieces moved between them; and lists made
+//! longer, in what they say of themselves, in what they hold, or in both.
 
 use fastrand::Rng;
 
@@ -27,7 +28,7 @@ fn change(input: &mut Vec<u8>, kept: &[Vec<u8>], random: &mut Rng) {
     let at = random.usize(..=length);
     let piece_bytes_max = 1 << random.u32(1..7);
     let piece = at..(at + 1 + random.usize(..piece_bytes_max)).min(length).max(at);
-    match random.u8(..12) {
+    match random.u8(..14) {
         0 | 1 if at < length => input[at] ^= 1 << random.u8(..8),
         2 if at < length => input[at] = BYTES[random.usize(..BYTES.len())],
         3 if at < length => input[at] = input[at].wrapping_add(random.u8(..9)).wrapping_sub(4),
@@ -60,8 +61,30 @@ fn change(input: &mut Vec<u8>, kept: &[Vec<u8>], random: &mut Rng) {
             let end = if random.bool() { piece.end } else { at };
             input.splice(at..end, other[from..to].iter().copied());
         }
+        12 => lengthen(input, random),
         _ => input.truncate(at),
     }
+}
+
+/// Lets a list begin somewhere, mostly near the front, where formats count what follows: the number there grows by one or more,
+/// and as many copies of some piece behind it come in, or fewer, or none. What is wrong at a list's greatest length, or where its
+/// length is not that of what follows, is found by this: changes at random places would have to hit the count and the items at
+/// once.
+fn lengthen(input: &mut Vec<u8>, random: &mut Rng) {
+    let start_max = if random.bool() { input.len().min(8) } else { input.len() };
+    let start = random.usize(..=start_max);
+    let mut reader = kv_core::codec::Reader::new(input[start..].to_vec().into());
+    let Ok(count) = reader.varint() else { return };
+    let behind = input.len() - reader.remaining();
+    let more = if random.bool() { 1 } else { 1 << random.u32(..8) };
+    let from = random.usize(behind..=input.len());
+    let item_bytes = 1 << random.u32(..6);
+    let item = input[from..(from + item_bytes).min(input.len())].to_vec();
+    let copies = if random.u8(..4) == 0 { random.usize(..=more) } else { more };
+    input.splice(from..from, item.repeat(copies));
+    let mut varint = Vec::new();
+    kv_core::codec::put_varint(&mut varint, count.wrapping_add(more as u64));
+    input.splice(start..behind, varint);
 }
 
 fn overwrite(input: &mut [u8], at: usize, bytes: &[u8]) {

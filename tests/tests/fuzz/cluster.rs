@@ -4,7 +4,8 @@
 //! clients of the honest nodes write and read ([`clients`]). The liar is node 3: it says in its own name, and in its replicas',
 //! whatever the protocol has words for; wrong ids, terms and indexes of no log, entries out of order, offers of files that are
 //! none, epochs of the future, rounds of leadership that nobody asked and answers to the questions of others ([`reads`]). Beside
-//! it runs an honest node 3, from which what the liar alters comes.
+//! it runs an honest node 3, from which what the liar alters comes. A link may be slow for a while, so that a replica is asked for
+//! what it does not know yet to be decided.
 //!
 //! # What must hold
 //!
@@ -68,6 +69,7 @@ const HEAL_TICKS: usize = 200;
 /// The liar is silent: every shard whose replicas on the others are in service takes a write. How many there were.
 fn heal(cluster: &mut Cluster) -> u64 {
     cluster.is_silent = true;
+    cluster.release();
     for node in HONEST {
         let inputs = cluster.inputs.get_mut(&node).unwrap();
         inputs.retain(|input| !matches!(input, Input::Peer { from, .. } if *from == LIAR));
@@ -95,7 +97,7 @@ fn heal_shard(cluster: &mut Cluster, shard: ShardId) -> bool {
             assert!(seen >= due, "shard {shard} shows revision {seen} after {due} was acknowledged");
             return true;
         }
-        if cluster.quarantined.keys().any(|(_, other)| *other == shard) {
+        if cluster.quarantined.keys().any(|(_, other)| *other == shard) || cluster.needs_files(shard, &HONEST) {
             return false;
         }
         if let Some(leader) = cluster.leader(shard, &HONEST).filter(|_| tick % 4 == 0) {
@@ -253,7 +255,7 @@ fn a_lie_that_is_not_counted_is_found() {
     let cluster = Cluster::start(&EVERYWHERE);
     let message = RaftMessage { term: Term(0), ..heartbeat(&cluster, NodeId(1), ShardId(1)) };
     let node = &cluster.nodes[&NodeId(1)];
-    let lies = plain::lies(node, cluster.map(), None, &[from_liar(ShardId(1), message)]);
+    let lies = plain::lies(node, cluster.map(), plain::Asked::default(), &[from_liar(ShardId(1), message)]);
     plain::check(node, &lies, &[]);
 }
 
@@ -326,6 +328,32 @@ fn each_of_the_plainest_lies_is_refused_and_counted() {
     assert_eq!(cluster.refused.values().sum::<u64>(), all + count, "{:?}", cluster.refused);
     heal(&mut cluster);
     assert!(cluster.quarantined.is_empty());
+}
+
+/// What one that is behind is read for waits until it has heard what was decided; and who was not asked can't answer for the leader.
+#[test]
+fn a_follower_that_is_behind_waits_for_what_it_must_show() {
+    for lie in [false, true] {
+        let (mut cluster, spared) = Spared::begin(12);
+        let shard = spared.unwrap().shard;
+        let leader = cluster.leader(shard, &HONEST).unwrap();
+        let behind = HONEST.into_iter().find(|node| *node != leader).unwrap();
+        cluster.hold_back(leader, behind);
+        let write = cluster.write(leader, shard, 10).unwrap();
+        cluster.settle();
+        assert!(cluster.clients.written.contains_key(&write));
+        let read = cluster.read(behind, shard, Consistency::Bounded { age_micros_max: 1_000_000 }).unwrap();
+        cluster.turns();
+        if lie {
+            let probe = cluster.probes[&(behind, shard)];
+            cluster.say(behind, LIAR, PeerMessage::ReadProbeAnswer { shard, probe, index: Some(LogIndex(1)) });
+        }
+        cluster.settle();
+        assert_eq!((cluster.clients.read.get(&read), cluster.plain_lies), (None, u64::from(lie)));
+        cluster.tick(1);
+        assert_eq!(cluster.clients.read.get(&read), cluster.clients.written.get(&write));
+        assert_eq!(cluster.clients.reads_judged, 1);
+    }
 }
 
 /// What a client hears of a shard that is judged, and which is wrong.

@@ -18,6 +18,7 @@ mod cluster;
 mod codecs;
 mod dense;
 mod log;
+mod reader;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 

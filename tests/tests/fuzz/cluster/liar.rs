@@ -51,7 +51,11 @@ impl Cluster {
         let shard = ShardId(script.below(self.map().shards.len()) as u64);
         // Where nobody lies of a shard, it may be led by the node that lies of others.
         let asked = if spared.is_some_and(|spared| spared.shard == shard) { &NODES[..] } else { &HONEST[..] };
-        match script.below(20) {
+        let step = script.byte();
+        // Steps that came later took few numbers of the others, so that scripts that are kept mean what they meant.
+        match step % 20 {
+            _ if step >= 250 => self.read_at_one_behind(shard, asked, script, spared),
+            _ if step >= 248 => self.hold_back(NODES[script.below(3)], NODES[script.below(3)]),
             0 => self.settle(),
             1 => self.tick(1 + script.below(12)),
             2 => {
@@ -93,6 +97,32 @@ impl Cluster {
                 let times = if script.byte() < 250 { 1 } else { 40 };
                 self.tell(node, from, message, times, spared);
             }
+        }
+    }
+
+    /// A shard is written, and one of its followers has not heard that it is decided when it is read there; the liar may speak
+    /// between that follower's question and the leader's answer. All the steps of this are in the script's reach one by one, but
+    /// seldom in this order. It brings up whatever lets a replica that is behind, or that is told so, pass for one that is not.
+    fn read_at_one_behind(&mut self, shard: ShardId, asked: &[NodeId], script: &mut Script, spared: Option<&Spared>) {
+        let Some(leader) = self.leader(shard, asked) else { return };
+        let others: Vec<NodeId> = asked.iter().filter(|node| **node != leader).copied().collect();
+        let behind = others[script.below(others.len())];
+        self.hold_back(leader, behind);
+        self.write(leader, shard, 64);
+        self.settle();
+        let age_micros_max = 10_000 * (1 + u64::from(script.byte()));
+        self.read(behind, shard, Consistency::Bounded { age_micros_max });
+        self.turns();
+        let message = match script.below(4) {
+            0 => None,
+            1 | 2 => Some(self.probe_answer(behind, shard, script)),
+            _ => Some(self.lie(behind, shard, script)),
+        };
+        if let Some(message) = message {
+            self.tell(behind, LIAR, message, 1, spared);
+        }
+        if script.byte() & 1 == 0 {
+            self.settle();
         }
     }
 

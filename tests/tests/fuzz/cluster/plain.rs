@@ -35,20 +35,57 @@ pub(super) enum About {
     Several,
 }
 
-/// The plain lies among what a node is about to take. `asked` is the last round of leadership that it asked.
-pub(super) fn lies(at: &Node<MemoryStore>, map: &ShardMap, asked: Option<LeadershipRound>, inputs: &[Input]) -> Lies {
+/// Questions to leaders that a node has just asked: of whom, and their numbers.
+pub(super) type FreshProbes = BTreeMap<ShardId, (NodeId, u64)>;
+
+/// What a node has asked others.
+#[derive(Default)]
+pub(super) struct Asked {
+    /// The last round of leadership.
+    pub(super) round: Option<LeadershipRound>,
+    /// What its last turn asked.
+    pub(super) probes: FreshProbes,
+}
+
+impl Asked {
+    /// Whether this answers, in the place of who was asked, a question that is still open. It is as long as nothing has come that
+    /// could have ended it.
+    fn answers_for_another(&self, from: NodeId, message: &PeerMessage) -> bool {
+        let PeerMessage::ReadProbeAnswer { shard, probe, .. } = message else { return false };
+        self.probes.get(shard).is_some_and(|(of, asked)| of != &from && asked == probe)
+    }
+
+    /// What an input that comes before others may have ended.
+    fn end(&mut self, input: &Input) {
+        match input {
+            Input::Request(_) | Input::Synced(_) => {}
+            Input::Peer { from, message } if self.answers_for_another(*from, message) => {}
+            Input::Peer { message, .. } => self.probes.retain(|shard, _| message.shard() != Some(*shard)),
+            _ => self.probes.clear(),
+        }
+    }
+}
+
+/// The plain lies among what a node is about to take.
+pub(super) fn lies(at: &Node<MemoryStore>, map: &ShardMap, mut asked: Asked, inputs: &[Input]) -> Lies {
     let mut lies = Lies::new();
     for input in inputs {
+        let answers_for_another = match input {
+            Input::Peer { from, message } => asked.answers_for_another(*from, message),
+            _ => false,
+        };
+        asked.end(input);
         let Input::Peer { from, message } = input else { continue };
         let (is_lie, about) = match message {
             PeerMessage::LeadershipAsk { leaderships, .. } => {
                 (lies_asking(map, at.id(), *from, leaderships), About::Several)
             }
             PeerMessage::LeadershipAnswer { round, shards } => {
-                let lies = asked.is_some_and(|asked| lies_answering(map, at.id(), *from, (asked, *round), shards));
+                let lies =
+                    asked.round.is_some_and(|asked| lies_answering(map, at.id(), *from, (asked, *round), shards));
                 (lies, About::Several)
             }
-            message => (is_plain_lie(map, at.id(), *from, message), About::One(message.shard())),
+            message => (answers_for_another || is_plain_lie(map, at.id(), *from, message), About::One(message.shard())),
         };
         if is_lie && hears(at, about) {
             *lies.entry((*from, about)).or_default() += 1;

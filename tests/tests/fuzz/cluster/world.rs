@@ -1,5 +1,5 @@
 //! Three nodes without disks and network: what one sends is the other's next input, and what a log or a checkpoint thread would
-//! do is done at once.
+//! do is done at once. A link may hold raft's messages back until the next tick ([`Cluster::hold_back`]).
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use kv_core::{
     checkpoint::job::{CheckpointEvent, CheckpointJob},
-    command::{Action, Condition, Write},
+    command::{Action, Command, Condition, Write, encoded_bytes_about},
     configuration::Configuration,
     disk::StateStore,
     founding::{FoundingRecord, Member},
@@ -27,7 +27,7 @@ use kv_tests::disk::MemoryStore;
 use super::{
     LIAR, NODES,
     clients::{Clients, key_in},
-    plain,
+    plain::{self, FreshProbes},
 };
 
 /// Messages that may be on their way at once.
@@ -35,8 +35,12 @@ const IN_FLIGHT_MAX: usize = 20_000;
 /// Inputs of one turn: the shell cuts there too.
 const TURN_INPUTS_MAX: usize = 4_096;
 
-/// Inputs of a node may take about so many bytes before the liar says more: nor does the shell read on without end.
+/// Inputs of a node may take about so many bytes before the liar or a client says more: nor does the shell read on without end.
 const UNREAD_BYTES_MAX: usize = 128 * 1024;
+/// Messages that a link holds back; then it lets go of them.
+const HELD_BACK_MAX: usize = 64;
+/// So much may be written meanwhile: who lags by more than a log keeps would need files, which nobody has here.
+const HELD_WRITTEN_BYTES_MAX: usize = 4 * 1024;
 /// Longer messages are not kept to be altered.
 const KEPT_BYTES_MAX: usize = 4 * 1024;
 
@@ -91,6 +95,13 @@ pub(super) struct Cluster {
     pub(super) asked: BTreeMap<NodeId, LeadershipRound>,
     /// The last question of each replica that does not lead.
     pub(super) probes: BTreeMap<(NodeId, ShardId), u64>,
+    /// Those that its last turn asked, of whom: nothing has answered them yet.
+    fresh_probes: BTreeMap<NodeId, FreshProbes>,
+    /// What raft says on this link waits for the next tick.
+    held_link: Option<(NodeId, NodeId)>,
+    held_back: Vec<(NodeId, Input)>,
+    /// What clients have asked to be written since.
+    held_written_bytes: usize,
     /// What each replica began with: a state from a peer is made of it.
     initial: BTreeMap<ReplicaId, StateHeader>,
     /// What is being gathered: its place.
@@ -118,6 +129,10 @@ impl Cluster {
             clients: Clients::default(),
             asked: BTreeMap::new(),
             probes: BTreeMap::new(),
+            fresh_probes: BTreeMap::new(),
+            held_link: None,
+            held_back: Vec::new(),
+            held_written_bytes: 0,
             initial: BTreeMap::new(),
             staged: BTreeMap::new(),
             installed: BTreeSet::new(),
@@ -147,7 +162,12 @@ impl Cluster {
             match output {
                 Output::Send { to, message } => {
                     self.note(node, to, &message);
-                    if !(self.is_silent && (node == LIAR || to == LIAR)) {
+                    if self.held_link == Some((node, to)) && matches!(message, PeerMessage::Raft { .. }) {
+                        self.held_back.push((to, Input::Peer { from: node, message }));
+                        if self.held_back.len() == HELD_BACK_MAX {
+                            self.release();
+                        }
+                    } else if !(self.is_silent && (node == LIAR || to == LIAR)) {
                         self.give(to, Input::Peer { from: node, message });
                     }
                 }
@@ -173,7 +193,10 @@ impl Cluster {
     fn note(&mut self, node: NodeId, to: NodeId, message: &PeerMessage) {
         match message {
             PeerMessage::LeadershipAsk { round, .. } => drop(self.asked.insert(node, *round)),
-            PeerMessage::ReadProbe { shard, probe } => drop(self.probes.insert((node, *shard), *probe)),
+            PeerMessage::ReadProbe { shard, probe } => {
+                self.probes.insert((node, *shard), *probe);
+                self.fresh_probes.entry(node).or_default().insert(*shard, (to, *probe));
+            }
             _ => {}
         }
         if message.bytes_about() <= KEPT_BYTES_MAX {
@@ -194,17 +217,25 @@ impl Cluster {
         &self.world.map
     }
 
-    /// The liar says something. What a node has not taken yet has a bound.
+    /// The liar says something.
     pub(super) fn say(&mut self, to: NodeId, from: NodeId, message: PeerMessage) {
+        self.make_room(to);
+        self.give(to, Input::Peer { from, message });
+    }
+
+    /// What a node has not taken yet has a bound, whoever it is from.
+    fn make_room(&mut self, to: NodeId) {
         let bytes = |input: &Input| match input {
-            Input::Peer { message, .. } => message.bytes_about(),
-            _ => 0,
+            Input::Peer { message, .. } => size_of::<Input>() + message.bytes_about(),
+            Input::Request(Request { operation: Operation::Write { write, .. }, .. }) => {
+                size_of::<Input>() + encoded_bytes_about(&Command::Write(write.clone()))
+            }
+            _ => size_of::<Input>(),
         };
         let unread = self.inputs.get(&to).map_or(0, |inputs| inputs.iter().map(bytes).sum());
         if unread > UNREAD_BYTES_MAX {
             self.turns();
         }
-        self.give(to, Input::Peer { from, message });
     }
 
     pub(super) fn give(&mut self, to: NodeId, input: Input) {
@@ -299,7 +330,10 @@ impl Cluster {
                 let rest = inputs.split_off(TURN_INPUTS_MAX);
                 self.inputs.insert(node, rest);
             }
-            let asked = self.asked.get(&node).copied();
+            let asked = plain::Asked {
+                round: self.asked.get(&node).copied(),
+                probes: self.fresh_probes.remove(&node).unwrap_or_default(),
+            };
             let lies = plain::lies(&self.nodes[&node], self.map(), asked, &inputs);
             let mut outputs = Vec::new();
             self.now = self.now.plus_micros(10);
@@ -321,8 +355,27 @@ impl Cluster {
         panic!("nodes go on sending each other messages for ever: {next:?}, and have more: {more:?}");
     }
 
+    /// Until the next tick, what raft says from one node to another is under way: whoever is at its end does not hear what is
+    /// decided meanwhile, nor who leads. No leader is lost for it. Network and disks here are as fast as can be, so that without this
+    /// every replica has applied whatever it is asked for, and what goes wrong only at one that has not is never seen.
+    pub(super) fn hold_back(&mut self, from: NodeId, to: NodeId) {
+        self.release();
+        // All that clients have asked for by now is on both sides.
+        self.settle();
+        (self.held_link, self.held_written_bytes) = (Some((from, to)), 0);
+    }
+
+    /// What was held back comes.
+    pub(super) fn release(&mut self) {
+        self.held_link = None;
+        for (to, input) in std::mem::take(&mut self.held_back) {
+            self.give(to, input);
+        }
+    }
+
     pub(super) fn tick(&mut self, ticks: usize) {
         for _ in 0..ticks {
+            self.release();
             self.now = self.now.plus_micros(50_000);
             for node in NODES {
                 self.give(node, Input::Tick);
@@ -334,6 +387,10 @@ impl Cluster {
     /// A client asks a node to write a shard's key; `None` if it has none.
     pub(super) fn write(&mut self, node: NodeId, shard: ShardId, bytes: usize) -> Option<RequestId> {
         let key = self.world.keys.get(&shard)?.clone();
+        self.held_written_bytes += bytes;
+        if self.held_written_bytes > HELD_WRITTEN_BYTES_MAX {
+            self.release();
+        }
         let write = |id| Write {
             key,
             action: Action::Put(Clients::value(id, bytes)),
@@ -353,6 +410,7 @@ impl Cluster {
     }
 
     fn request(&mut self, node: NodeId, shard: ShardId, (id, operation): (RequestId, Operation)) -> RequestId {
+        self.make_room(node);
         let deadline = self.now.plus_micros(60_000_000);
         self.give(node, Input::Request(Request { id, shard, epoch: None, deadline, operation }));
         id
@@ -365,6 +423,15 @@ impl Cluster {
             status.is_some_and(|status| status.role == Role::Leader && !status.quarantined)
         };
         among.iter().find(leads).copied()
+    }
+
+    /// Whether the log of one of these begins above the end of another's: a leader that believed a follower to be gone for a while
+    /// kept no more than its bound for it. It could be given files, which nobody has here.
+    pub(super) fn needs_files(&self, shard: ShardId, among: &[NodeId]) -> bool {
+        let status: Vec<_> = among.iter().filter_map(|node| self.nodes[node].shard_status(shard)).collect();
+        let first = status.iter().map(|status| status.first_index.0).max();
+        let last = status.iter().map(|status| status.last_index.0).min();
+        first > last.map(|last| last + 1)
     }
 
     /// What stands true of a shard on a node, for lies that are nearly true: its replica there and the liar's, term, last index
