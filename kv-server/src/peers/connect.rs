@@ -19,6 +19,12 @@ use crate::{convert::id_to_wire, inbox::Event, services, shared::Shared};
 
 /// How long a connection may take to be made, and again to be greeted.
 const CONNECT_WAIT: Duration = Duration::from_secs(2);
+/// The main connection, which carries heartbeats, acknowledgements and short appends, is asked this often whether it lives. When packets
+/// get through again that were dropped for a while, TCP is silent for up to as long again, since it waits longer after each that it sent in
+/// vain; a new connection is not. What the others carry may be long, so that an answer waits behind it: they are asked less often.
+const MAIN_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(1);
+/// And it is closed if it does not answer for so long.
+const MAIN_KEEPALIVE_WAIT: Duration = Duration::from_secs(2);
 /// Pause after the first failed attempt; it doubles up to [`PAUSE_MAX`].
 const PAUSE_MIN: Duration = Duration::from_millis(25);
 /// Longest pause between attempts.
@@ -136,7 +142,11 @@ impl LaneTask {
         outgoing: mpsc::Receiver<v1::Envelope>,
     ) -> Result<Streaming<v1::Envelope>, String> {
         let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|error| error.to_string())?;
-        let endpoint = services::peer_endpoint(endpoint).connect_timeout(CONNECT_WAIT);
+        let mut endpoint = services::peer_endpoint(endpoint).connect_timeout(CONNECT_WAIT);
+        if self.lane == Lane::Main {
+            endpoint =
+                endpoint.http2_keep_alive_interval(MAIN_KEEPALIVE_INTERVAL).keep_alive_timeout(MAIN_KEEPALIVE_WAIT);
+        }
         let channel = endpoint.connect().await.map_err(|error| describe(&error))?;
         let hello = v1::PeerHello {
             protocol: PROTOCOL,
