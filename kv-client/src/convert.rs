@@ -112,7 +112,8 @@ pub(crate) fn session(result: Option<v1::result::Result>) -> Result<u64, CoreErr
     }
 }
 
-fn mismatch() -> CoreError {
+/// What came is no answer to what was asked.
+pub(crate) fn mismatch() -> CoreError {
     CoreError::unknown(
         CoreKind::Internal,
         "the node's answer does not fit what was asked; client and node may differ in version",

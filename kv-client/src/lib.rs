@@ -37,6 +37,7 @@ mod call;
 mod client;
 mod convert;
 mod error;
+pub mod forward;
 mod link;
 mod operation;
 mod remote;

@@ -18,9 +18,9 @@ use kv_core::error::Error;
 pub(crate) use self::{
     answer::{answer_to_get, answer_to_result, answer_to_write},
     cluster::{durability_to_wire, map_to_wire},
-    error::{error_to_status, wire_error},
+    error::error_to_status,
     peer::{FromPeer, founding_to_wire, message_from_wire, message_to_wire},
-    request::{delete_from_wire, get_from_wire, operation_from_wire, put_from_wire},
+    request::operation_from_wire,
 };
 
 /// A 128-bit id on the wire: 16 bytes, highest first.

@@ -87,6 +87,9 @@ impl Display for Listed {
 
 /// Writes a notice of the core to the log.
 pub(crate) fn tell(notice: &Notice, shared: &Shared) {
+    if let Notice::Role { shard, leads, leader, .. } = notice {
+        shared.leaders.told(*shard, *leads, *leader);
+    }
     match notice {
         Notice::Role { shard, leads: true, term, .. } => tracing::info!(%shard, %term, "this node leads a shard"),
         Notice::Role { shard, term, leader, .. } => {

@@ -26,6 +26,7 @@ use crate::{
     convert::map_to_wire,
     faults::Faults,
     inbox::{Event, Inbox},
+    leaders::Leaders,
     links::Links,
     metrics::Metrics,
     notices::RefusedMessages,
@@ -67,6 +68,8 @@ pub(crate) struct Shared {
     pub(crate) sinks: Sinks,
     /// What was said of the ways to and from peers.
     pub(crate) contacts: Contacts,
+    /// Who leads what elsewhere.
+    pub(crate) leaders: Leaders,
     /// Counts messages of peers that are refused.
     pub(crate) refused_messages: RefusedMessages,
     /// Which links to peers are allowed.
@@ -107,6 +110,7 @@ impl Shared {
             unread,
             sinks: Sinks::default(),
             contacts: Contacts::default(),
+            leaders: Leaders::default(),
             refused_messages: RefusedMessages::default(),
             links: config.links.clone(),
             faults: config.faults.clone(),

@@ -20,8 +20,8 @@ pub const DESCRIPTORS: &[u8] = include_bytes!("generated/kv.v1.descriptors.bin")
 /// The version of the protocol that Hello and PeerHello name.
 pub const PROTOCOL: u32 = 1;
 
-/// Metadata of a unary call that a node has forwarded: it is not forwarded again. The value is the node's id.
-pub const FORWARDED: &str = "kv-forwarded";
+/// Metadata of a unary call that only the node may answer to which it is sent: it is not handed on. Any value will do.
+pub const HERE_ONLY: &str = "kv-here-only";
 
 /// Metadata of a unary call that names the cluster which the caller means: 32 hexadecimal digits.
 pub const CLUSTER: &str = "kv-cluster";

@@ -2,7 +2,8 @@
 //!
 //! * Only what certainly was not applied is asked of a second node, and reads: a write runs at most once, since it is in no
 //!   session that could tell a second run from the first.
-//! * What was forwarded already is not forwarded again: it is answered by the node that it came to.
+//! * What is asked of one node alone is answered by it, and nobody else is asked.
+//! * Who led when last asked is asked first, so that a call costs one hop and not a refusal before it.
 //! * It ends before its deadline, and whenever the refusal says that no other node would do better.
 //! * The leader that a node named is asked next, without a pause at first; two nodes that name each other are asked in turn with
 //!   pauses, never in a tight circle.
@@ -36,28 +37,36 @@ pub struct Relay {
     own: NodeId,
     deadline: Time,
     is_read: bool,
-    was_forwarded: bool,
+    is_here_only: bool,
+    asked_own: bool,
     tries: u32,
     hint: Option<NodeId>,
 }
 
 impl Relay {
-    /// A call that came to the node `own`: a read or a write, and whether another node forwarded it.
+    /// A call that came to the node `own`: a read or a write, and whether nobody else is to be asked.
     #[must_use]
-    pub fn new(own: NodeId, deadline: Time, is_read: bool, was_forwarded: bool) -> Self {
-        Self { own, deadline, is_read, was_forwarded, tries: 0, hint: None }
+    pub fn new(own: NodeId, deadline: Time, is_read: bool, is_here_only: bool) -> Self {
+        Self { own, deadline, is_read, is_here_only, asked_own: false, tries: 0, hint: None }
     }
 
-    /// Whom to ask: the leader that somebody named; else, first, the own node if it has a replica; then the replicas in turn.
+    /// The same call, for which this node led when last asked.
+    #[must_use]
+    pub fn toward(self, leader: Option<NodeId>) -> Self {
+        Self { hint: leader, ..self }
+    }
+
+    /// Whom to ask: the leader that is known or that somebody named; else, once, the own node if it has a replica; then the
+    /// replicas in turn.
     #[must_use]
     pub fn node(&self, row: &ShardRow) -> NodeId {
-        if self.was_forwarded {
+        if self.is_here_only {
             return self.own;
         }
         if let Some(hint) = self.hint {
             return hint;
         }
-        if self.tries == 0 && row.replica_on(self.own).is_some() {
+        if !self.asked_own && row.replica_on(self.own).is_some() {
             return self.own;
         }
         let turn = self.tries as usize % row.replicas.len().max(1);
@@ -69,10 +78,11 @@ impl Relay {
         let elsewhere = matches!(Remedy::of(error.kind()), Remedy::AnotherNode | Remedy::FreshMap);
         let is_harmless = self.is_read || error.outcome() == Outcome::NotApplied;
         let is_in_time = now.plus_micros(RELAY_PAUSE_MICROS) < self.deadline;
-        if self.was_forwarded || !elsewhere || !is_harmless || !is_in_time {
+        if self.is_here_only || !elsewhere || !is_harmless || !is_in_time {
             return Further::No;
         }
         self.tries = self.tries.saturating_add(1);
+        self.asked_own |= node == self.own;
         self.hint = error.leader().filter(|leader| *leader != node);
         if self.hint.is_some() && self.tries <= HINTS_AT_ONCE { Further::AtOnce } else { Further::AfterPause }
     }
@@ -121,6 +131,16 @@ mod tests {
     }
 
     #[test]
+    fn who_led_last_is_asked_first_and_the_own_replica_if_it_does_not_answer() {
+        let mut relay = Relay::new(NodeId(3), DEADLINE, false, false).toward(Some(NodeId(4)));
+        assert_eq!(relay.node(&row()), NodeId(4));
+        assert_eq!(relay.failed(NodeId(4), &refused(ErrorKind::NoQuorum), Time(1)), Further::AfterPause);
+        assert_eq!(relay.node(&row()), NodeId(3), "it knows best who leads now");
+        assert_eq!(relay.failed(NodeId(3), &led_by(2), Time(1)), Further::AtOnce);
+        assert_eq!(relay.node(&row()), NodeId(2));
+    }
+
+    #[test]
     fn nodes_that_name_each_other_are_not_asked_in_a_tight_circle() {
         let mut relay = Relay::new(NodeId(2), DEADLINE, true, false);
         let further: Vec<_> =
@@ -158,8 +178,8 @@ mod tests {
         {
             assert_eq!(relay.failed(NodeId(2), &refused(kind), Time(1)), Further::No, "{kind:?}");
         }
-        let mut forwarded = Relay::new(NodeId(9), DEADLINE, true, true);
-        assert_eq!(forwarded.node(&row()), NodeId(9), "whoever forwarded it has chosen");
-        assert_eq!(forwarded.failed(NodeId(9), &led_by(2), Time(1)), Further::No);
+        let mut here = Relay::new(NodeId(9), DEADLINE, true, true).toward(Some(NodeId(2)));
+        assert_eq!(here.node(&row()), NodeId(9), "who asks one node has chosen");
+        assert_eq!(here.failed(NodeId(9), &led_by(2), Time(1)), Further::No);
     }
 }

@@ -23,7 +23,6 @@ const NAME_BYTES_MAX: usize = 255;
 
 /// A message from a peer: for the node, or about founding.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "the small one is rare, and a box for each of the others is not free")]
 pub(crate) enum FromPeer {
     /// For the node.
     Node(PeerMessage),

@@ -2,31 +2,39 @@
 
 use std::{pin::Pin, sync::Arc};
 
+use kv_client::forward::Forwarder;
 use kv_core::ring::position;
-use kv_proto::v1::{self, kv_server::Kv};
-use tonic::{Request, Response, Status, Streaming};
+use kv_proto::v1::{self, kv_server::Kv, op::Operation, result::Result as Answered};
+use tonic::{Request, Response, Status, Streaming, metadata::MetadataMap};
 
-use super::{
-    channels::Channels,
-    kv_stream,
-    kv_unary::{Call, Reply, Unary},
-};
+use super::{kv_stream, kv_unary::Unary};
 use crate::{shared::Shared, unread::Reader};
 
 /// The service.
 pub(super) struct KvService {
     shared: Arc<Shared>,
-    channels: Channels,
+    others: Forwarder,
 }
 
 impl KvService {
     pub(super) fn new(shared: &Arc<Shared>) -> Self {
-        Self { shared: Arc::clone(shared), channels: Channels::default() }
+        Self { shared: Arc::clone(shared), others: Forwarder::default() }
     }
 
-    async fn call<T>(&self, request: Request<T>, key: &[u8], call: fn(T) -> Call) -> Result<Reply, Status> {
-        let key = position(key);
-        Unary::new(&self.shared, &self.channels, request.metadata())?.run(key, call(request.into_inner())).await
+    async fn call(&self, metadata: &MetadataMap, key: &[u8], call: Operation) -> Result<Answered, Status> {
+        Unary::new(&self.shared, &self.others, metadata)?.run(position(key), call).await
+    }
+
+    async fn write(
+        &self,
+        metadata: &MetadataMap,
+        key: &[u8],
+        call: Operation,
+    ) -> Result<Response<v1::WriteResponse>, Status> {
+        match self.call(metadata, key, call).await? {
+            Answered::Write(response) => Ok(Response::new(response)),
+            _ => Err(Status::internal("a write was not answered as one")),
+        }
     }
 }
 
@@ -46,20 +54,23 @@ impl Kv for KvService {
     }
 
     async fn get(&self, request: Request<v1::GetRequest>) -> Result<Response<v1::GetResponse>, Status> {
-        let key = request.get_ref().key.clone();
-        match self.call(request, &key, Call::Get).await? {
-            Reply::Get(response) => Ok(Response::new(response)),
-            Reply::Write(_) => Err(Status::internal("a get was answered as a write")),
+        let (metadata, _, get) = request.into_parts();
+        let key = get.key.clone();
+        match self.call(&metadata, &key, Operation::Get(get)).await? {
+            Answered::Get(response) => Ok(Response::new(response)),
+            _ => Err(Status::internal("a get was not answered as one")),
         }
     }
 
     async fn put(&self, request: Request<v1::PutRequest>) -> Result<Response<v1::WriteResponse>, Status> {
-        let key = request.get_ref().key.clone();
-        self.call(request, &key, Call::Put).await?.into_write()
+        let (metadata, _, put) = request.into_parts();
+        let key = put.key.clone();
+        self.write(&metadata, &key, Operation::Put(put)).await
     }
 
     async fn delete(&self, request: Request<v1::DeleteRequest>) -> Result<Response<v1::WriteResponse>, Status> {
-        let key = request.get_ref().key.clone();
-        self.call(request, &key, Call::Delete).await?.into_write()
+        let (metadata, _, delete) = request.into_parts();
+        let key = delete.key.clone();
+        self.write(&metadata, &key, Operation::Delete(delete)).await
     }
 }

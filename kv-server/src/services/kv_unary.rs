@@ -1,67 +1,43 @@
 //! Single calls, for every language: any node takes them and finds the one that leads.
 //!
-//! A call is answered here if a replica of its shard here leads; else it is forwarded to the node that does, marked, so that
-//! nobody forwards it again. Whom to ask, and whether to ask another, the core's relay decides.
+//! A call is answered here if a replica of its shard here leads; else it goes on to the node that does, in the batch stream to
+//! it together with what others ask at the time. Whom to ask, and whether to ask another, the core's relay decides.
 
 use std::{sync::Arc, time::Duration};
 
+use kv_client::forward::Forwarder;
 use kv_core::{
     error::{Error, ErrorKind},
-    io::Operation,
+    io::{Answer, Consistency, Operation},
     router::{Further, RELAY_PAUSE_MICROS, Relay},
-    shard_map::ShardRow,
-    types::{Position, RequestId, Time},
+    shard_map::{CheckedMap, ShardRow},
+    types::{NodeId, Position, RequestId, Time},
 };
-use kv_proto::{CLUSTER, FORWARDED, v1};
+use kv_proto::{CLUSTER, HERE_ONLY, v1};
 use tokio::time::sleep;
-use tonic::{Request, Response, Status, metadata::MetadataMap};
+use tonic::{Status, metadata::MetadataMap};
 
-use super::{channels::Channels, kv_stream::DEADLINE_MS_MAX};
+use super::kv_stream::DEADLINE_MS_MAX;
 use crate::{
     clock,
-    convert::{
-        answer_to_get, answer_to_write, delete_from_wire, error_to_status, get_from_wire, put_from_wire, wire_error,
-    },
+    convert::{answer_to_get, answer_to_write, error_to_status, operation_from_wire},
     shared::Shared,
 };
 
 /// How long a call may take that names no deadline.
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
 
-/// One of the calls.
-#[derive(Clone)]
-pub(super) enum Call {
-    Get(v1::GetRequest),
-    Put(v1::PutRequest),
-    Delete(v1::DeleteRequest),
-}
-
-/// What came of it.
-pub(super) enum Reply {
-    Get(v1::GetResponse),
-    Write(v1::WriteResponse),
-}
-
-impl Reply {
-    pub(super) fn into_write(self) -> Result<Response<v1::WriteResponse>, Status> {
-        match self {
-            Self::Write(response) => Ok(Response::new(response)),
-            Self::Get(_) => Err(Status::internal("a write was answered as a get")),
-        }
-    }
-}
-
 /// A call under way.
 pub(super) struct Unary<'a> {
     shared: &'a Arc<Shared>,
-    channels: &'a Channels,
+    others: &'a Forwarder,
     deadline: Time,
-    was_forwarded: bool,
+    is_here_only: bool,
 }
 
 impl<'a> Unary<'a> {
     /// A call with what its metadata say.
-    pub(super) fn new(shared: &'a Arc<Shared>, channels: &'a Channels, metadata: &MetadataMap) -> Result<Self, Status> {
+    pub(super) fn new(shared: &'a Arc<Shared>, others: &'a Forwarder, metadata: &MetadataMap) -> Result<Self, Status> {
         if let Some(theirs) = metadata.get(CLUSTER)
             && theirs.as_bytes() != shared.cluster_id().to_string().as_bytes()
         {
@@ -71,22 +47,13 @@ impl<'a> Unary<'a> {
         let timeout = metadata.get("grpc-timeout").and_then(|text| parse_timeout(text.to_str().ok()?));
         let timeout = timeout.unwrap_or(TIMEOUT_DEFAULT).min(Duration::from_millis(DEADLINE_MS_MAX));
         let micros = u64::try_from(timeout.as_micros()).unwrap_or(u64::MAX);
-        Ok(Self {
-            shared,
-            channels,
-            deadline: clock::now().plus_micros(micros),
-            was_forwarded: metadata.get(FORWARDED).is_some(),
-        })
+        let deadline = clock::now().plus_micros(micros);
+        Ok(Self { shared, others, deadline, is_here_only: metadata.get(HERE_ONLY).is_some() })
     }
 
-    /// Runs it to its end.
-    pub(super) async fn run(&self, key: Position, call: Call) -> Result<Reply, Status> {
-        let operation = match &call {
-            Call::Get(get) => get_from_wire(get.clone()),
-            Call::Put(put) => put_from_wire(put.clone()),
-            Call::Delete(delete) => delete_from_wire(delete.clone()),
-        };
-        let result = match operation {
+    /// Runs it to its end. The result is that of a get for a get, and else that of a write.
+    pub(super) async fn run(&self, key: Position, call: v1::op::Operation) -> Result<v1::result::Result, Status> {
+        let result = match operation_from_wire(Some(call.clone())) {
             Ok(operation) => self.search(key, &call, &operation).await,
             Err(error) => Err(error),
         };
@@ -96,20 +63,37 @@ impl<'a> Unary<'a> {
         })
     }
 
-    async fn search(&self, key: Position, call: &Call, operation: &Operation) -> Result<Reply, Error> {
-        let is_read = matches!(operation, Operation::Get { .. });
-        let mut relay = Relay::new(self.shared.node, self.deadline, is_read, self.was_forwarded);
+    async fn search(
+        &self,
+        key: Position,
+        call: &v1::op::Operation,
+        operation: &Operation,
+    ) -> Result<v1::result::Result, Error> {
+        let (is_read, wants_leader) = match operation {
+            Operation::Get { consistency, .. } => (true, *consistency == Consistency::Linearizable),
+            _ => (false, true),
+        };
+        let mut relay = Relay::new(self.shared.node, self.deadline, is_read, self.is_here_only);
+        let mut is_first = true;
         loop {
             let map = self.shared.known_map()?;
             let row =
                 map.row_at(key).ok_or_else(|| Error::not_applied(ErrorKind::StaleEpoch, "the map is changing"))?;
+            if std::mem::take(&mut is_first) && wants_leader {
+                relay = relay.toward(self.shared.leaders.of(row.shard));
+            }
             let node = relay.node(row);
             let tried = if node == self.shared.node {
                 self.ask_here(row, operation.clone()).await
             } else {
-                let address = map.node(node).map(|node| node.client_address.as_str()).unwrap_or_default();
-                self.forward(address, call.clone()).await
+                self.forward(&map, row, node, call.clone()).await
             };
+            // An own replica knows better.
+            if wants_leader && row.replica_on(self.shared.node).is_none() {
+                let knows = [ErrorKind::Conflict, ErrorKind::SessionExpired, ErrorKind::Overloaded];
+                let leads = tried.as_ref().map_or_else(|error| knows.contains(&error.kind()), |_| true);
+                self.shared.leaders.asked(row.shard, node, leads);
+            }
             let error = match tried {
                 Ok(reply) => return Ok(reply),
                 Err(error) => error,
@@ -122,8 +106,7 @@ impl<'a> Unary<'a> {
         }
     }
 
-    async fn ask_here(&self, row: &ShardRow, operation: Operation) -> Result<Reply, Error> {
-        let is_get = matches!(operation, Operation::Get { .. });
+    async fn ask_here(&self, row: &ShardRow, operation: Operation) -> Result<v1::result::Result, Error> {
         let request = kv_core::io::Request {
             id: RequestId(0),
             shard: row.shard,
@@ -131,37 +114,27 @@ impl<'a> Unary<'a> {
             deadline: self.deadline,
             operation,
         };
-        let answer = self.shared.inbox.call(request).await?;
-        if is_get { answer_to_get(answer).map(Reply::Get) } else { answer_to_write(answer).map(Reply::Write) }
+        match self.shared.inbox.call(request).await? {
+            answer @ Answer::Got { .. } => answer_to_get(answer).map(v1::result::Result::Get),
+            answer => answer_to_write(answer).map(v1::result::Result::Write),
+        }
     }
 
-    async fn forward(&self, address: &str, call: Call) -> Result<Reply, Error> {
+    async fn forward(
+        &self,
+        map: &CheckedMap,
+        row: &ShardRow,
+        node: NodeId,
+        call: v1::op::Operation,
+    ) -> Result<v1::result::Result, Error> {
+        let address = map.node(node).map(|node| node.client_address.as_str()).unwrap_or_default();
         if address.is_empty() {
             let message = "the node that leads has not told its address yet";
             return Err(Error::not_applied(ErrorKind::NoQuorum, message));
         }
-        let mut client = self.channels.client(address).await?;
-        let replied = match call {
-            Call::Get(get) => client.get(self.marked(get)).await.map(|reply| Reply::Get(reply.into_inner())),
-            Call::Put(put) => client.put(self.marked(put)).await.map(|reply| Reply::Write(reply.into_inner())),
-            Call::Delete(delete) => {
-                client.delete(self.marked(delete)).await.map(|reply| Reply::Write(reply.into_inner()))
-            }
-        };
-        replied.map_err(|status| {
-            if kv_proto::status::from_details(status.details()).is_none() {
-                self.channels.forget(address);
-            }
-            wire_error(&status)
-        })
-    }
-
-    /// The same call for the node that leads, with the time that is left.
-    fn marked<T>(&self, message: T) -> Request<T> {
-        let mut request = Request::new(message);
-        request.metadata_mut().insert(FORWARDED, self.shared.node.0.into());
-        request.set_timeout(Duration::from_micros(self.deadline.micros_since(clock::now())));
-        request
+        let left = Duration::from_micros(self.deadline.micros_since(clock::now()));
+        let cluster = self.shared.cluster_id();
+        self.others.call(cluster, (node, address), (row.shard, row.epoch), call, left).await
     }
 }
 

@@ -1,6 +1,5 @@
 //! The gRPC services, and the limits of their connections: every one is set here and none left to a default.
 
-mod channels;
 mod cluster;
 mod held;
 mod kv;

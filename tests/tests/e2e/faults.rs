@@ -62,8 +62,8 @@ async fn the_majority_serves_through_a_partition_and_the_minority_does_not() {
     let mut alone = crate::raw::unary(&address(&cluster, 1)).await;
     for key in keys(20) {
         let mut request = tonic::Request::new(crate::raw::get(key.clone()));
-        // Asked by another node, it does not ask on.
-        request.metadata_mut().insert(kv_proto::FORWARDED, 2.into());
+        // It alone is asked.
+        request.metadata_mut().insert(kv_proto::HERE_ONLY, 1.into());
         request.set_timeout(Duration::from_millis(300));
         let answer = alone.get(request).await;
         assert!(answer.is_err(), "the side without majority answered {answer:?}");

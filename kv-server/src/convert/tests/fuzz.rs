@@ -23,8 +23,8 @@ use tonic::Status;
 
 use super::{
     super::{
-        FromPeer, delete_from_wire, get_from_wire, id_to_wire, message_from_wire, message_to_wire, operation_from_wire,
-        put_from_wire,
+        FromPeer, id_to_wire, message_from_wire, message_to_wire, operation_from_wire,
+        request::{delete_from_wire, get_from_wire, put_from_wire},
     },
     peers,
 };

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kv_client::{Entry, Revision};
 use kv_proto::{
-    FORWARDED,
+    HERE_ONLY,
     v1::{Consistency, GetRequest, kv_client::KvClient},
 };
 use tokio::time::sleep;
@@ -30,8 +30,8 @@ pub(crate) async fn read_all(address: &str, load: &Load) -> Result<usize, String
             consistency: Consistency::Bounded.into(),
             age_ms_max: AGE_MAX.as_millis() as u64,
         });
-        // A call that came from another node is not forwarded again.
-        request.metadata_mut().insert(FORWARDED, tonic::metadata::MetadataValue::from(0_u64));
+        // Its own replica is meant, and no better one elsewhere.
+        request.metadata_mut().insert(HERE_ONLY, tonic::metadata::MetadataValue::from(0_u64));
         let answer = client.get(request).await;
         let mut judge = load.judge.borrow_mut();
         match answer {
