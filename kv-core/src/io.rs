@@ -37,7 +37,7 @@ pub enum Input {
     /// The log has synced this batch and all before it.
     Synced(LogReport),
     /// The checkpoint thread reports.
-    Checkpoint(CheckpointEvent),
+    Checkpoint(Box<CheckpointEvent>),
     /// Free bytes on the disk, told every second or so.
     DiskFree {
         /// Free bytes for this process.
@@ -62,7 +62,7 @@ pub enum Output {
     /// Write this batch to the log and sync it. None is given before the one before is reported as synced.
     LogBatch(LogBatch),
     /// Work for the checkpoint thread.
-    Checkpoint(CheckpointJob),
+    Checkpoint(Box<CheckpointJob>),
     /// The answer to a request; exactly one for each.
     Reply {
         /// The request.

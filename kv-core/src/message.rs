@@ -72,7 +72,7 @@ pub enum PeerMessage {
         /// The files.
         manifest: Manifest,
         /// Raft's MsgSnapshot, stepped once the files are verified; `None` in answer to a [`PeerMessage::StateAsk`].
-        message: Option<RaftMessage>,
+        message: Option<Box<RaftMessage>>,
     },
     /// The receiver asks for a piece of a file.
     SnapshotWant {
@@ -267,8 +267,8 @@ pub struct RaftMessage {
     pub commit: LogIndex,
     /// The term of the entry at `commit`.
     pub commit_term: Term,
-    /// With a snapshot: where it stands.
-    pub snapshot: Option<SnapshotMark>,
+    /// With a snapshot: where it stands. Apart, since every message is moved about and few have it.
+    pub snapshot: Option<Box<SnapshotMark>>,
     /// The index from which a snapshot is asked for; 0 for none.
     pub request_snapshot: LogIndex,
     /// Whether the request is refused.

@@ -60,7 +60,7 @@ fn run(worker: &mut Worker<RealFiles, IndexStore>, jobs: &Receiver<CheckpointJob
                 shared.stop.fail(Trouble::Disk, reason);
                 return;
             }
-            shared.inbox.push(Event::Input(Input::Checkpoint(event)));
+            shared.inbox.push(Event::Input(Input::Checkpoint(Box::new(event))));
         }
     }
 }

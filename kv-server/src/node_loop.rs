@@ -296,7 +296,7 @@ impl NodeLoop {
                     }
                 }
                 Output::Checkpoint(job) => {
-                    if self.jobs.send(job).is_err() {
+                    if self.jobs.send(*job).is_err() {
                         self.shared.stop.fail(Trouble::Internal, "the checkpoint thread is gone");
                     }
                 }

@@ -25,7 +25,7 @@ impl<S: StateStore> Node<S> {
             Input::Undelivered { to, shard } => self.undelivered(to, shard, now, outputs),
             Input::Request(request) => self.request(request, now, outputs),
             Input::Synced(report) => self.synced(&report, now, outputs),
-            Input::Checkpoint(event) => self.checkpoint_event(event, now, outputs),
+            Input::Checkpoint(event) => self.checkpoint_event(*event, now, outputs),
             Input::DiskFree { bytes } => {
                 let full = bytes < self.settings.disk_reserve_bytes;
                 match (self.disk_full, full) {
@@ -73,7 +73,7 @@ impl<S: StateStore> Node<S> {
         if let Some(replica) = next {
             *last = replica.shard();
             let (shard, replica) = (replica.shard(), replica.id());
-            outputs.push(Output::Checkpoint(CheckpointJob::Scrub { shard, replica }));
+            outputs.push(Output::Checkpoint(Box::new(CheckpointJob::Scrub { shard, replica })));
         }
     }
 

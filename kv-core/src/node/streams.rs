@@ -99,7 +99,7 @@ impl<S: StateStore> Node<S> {
         }
         let Some(replica) = self.replicas.get(&shard).map(|replica| replica.id()) else { return false };
         let stream = self.unique.next_number();
-        outputs.push(Output::Checkpoint(CheckpointJob::Offer { shard, replica, stream }));
+        outputs.push(Output::Checkpoint(Box::new(CheckpointJob::Offer { shard, replica, stream })));
         self.streams.outgoing.insert(stream, Outgoing { shard, to, purpose, quiet_ticks: 0, ticks: 0, reading: false });
         true
     }
@@ -114,7 +114,7 @@ impl<S: StateStore> Node<S> {
         outputs: &mut Vec<Output>,
     ) {
         let Some(outgoing) = self.streams.outgoing.get_mut(&stream) else {
-            return outputs.push(Output::Checkpoint(CheckpointJob::Release { stream }));
+            return outputs.push(Output::Checkpoint(Box::new(CheckpointJob::Release { stream })));
         };
         let configuration = header.configurations.iter().rev().find(|(from, _)| *from <= header.index);
         let message = match &mut outgoing.purpose {
@@ -135,8 +135,8 @@ impl<S: StateStore> Node<S> {
                     return;
                 };
                 let (index, term) = (manifest.index, manifest.term);
-                message.snapshot = Some(SnapshotMark { index, term, configuration: configuration.clone() });
-                Some((**message).clone())
+                message.snapshot = Some(Box::new(SnapshotMark { index, term, configuration: configuration.clone() }));
+                Some(message.clone())
             }
         };
         let (to, shard) = (outgoing.to, outgoing.shard);
@@ -157,7 +157,7 @@ impl<S: StateStore> Node<S> {
             point!(PieceAskedTwice if outgoing.reading && file != KEEP_STREAM);
             if file != KEEP_STREAM && !outgoing.reading {
                 outgoing.reading = true;
-                outputs.push(Output::Checkpoint(CheckpointJob::ReadPiece { stream, file, offset }));
+                outputs.push(Output::Checkpoint(Box::new(CheckpointJob::ReadPiece { stream, file, offset })));
             }
         }
     }
@@ -195,7 +195,7 @@ impl<S: StateStore> Node<S> {
     /// Gives a stream up, or ends it well; tells raft.
     pub(super) fn end(&mut self, stream: u64, complete: bool, now: Time, outputs: &mut Vec<Output>) {
         let Some(outgoing) = self.streams.outgoing.remove(&stream) else { return };
-        outputs.push(Output::Checkpoint(CheckpointJob::Release { stream }));
+        outputs.push(Output::Checkpoint(Box::new(CheckpointJob::Release { stream })));
         if let Purpose::Snapshot { replica, .. } = outgoing.purpose {
             self.with_replica(outgoing.shard, now, outputs, |own, _| own.snapshot_sent(replica, complete));
             self.dirty(outgoing.shard);
@@ -209,7 +209,7 @@ impl<S: StateStore> Node<S> {
             let is_old = outgoing.shard == shard && outgoing.to == to;
             if is_old {
                 point!(StreamForgotten);
-                outputs.push(Output::Checkpoint(CheckpointJob::Release { stream: *stream }));
+                outputs.push(Output::Checkpoint(Box::new(CheckpointJob::Release { stream: *stream })));
             }
             !is_old
         });

@@ -111,13 +111,13 @@ impl Replica {
             let term = self.raft.store().boundary().term;
             initial = self.initial.clone().map(|header| StateHeader { index: boundary, term, ..header });
         }
-        cx.outputs.push(Output::Checkpoint(CheckpointJob::Load {
+        cx.outputs.push(Output::Checkpoint(Box::new(CheckpointJob::Load {
             shard: self.shard,
             replica: self.id,
             at_least: boundary,
             install: self.checkpointing.install.clone(),
             initial,
-        }));
+        })));
     }
 
     /// The state can't be trusted any more: it is loaded again, and the log replayed on it.
@@ -268,7 +268,7 @@ impl Replica {
             return;
         }
         let (shard, replica) = (self.shard, self.id);
-        cx.outputs.push(Output::Checkpoint(CheckpointJob::Write { shard, replica, table, header }));
+        cx.outputs.push(Output::Checkpoint(Box::new(CheckpointJob::Write { shard, replica, table, header })));
     }
 
     /// Each tick, and when something asks for it: sees to a mark if a checkpoint is due, and begins one without a mark if the
@@ -323,7 +323,7 @@ impl Replica {
         (checkpointing.writing, checkpointing.wanted) = (true, false);
         (checkpointing.ticks, checkpointing.log_bytes) = (0, 0);
         let (shard, replica) = (self.shard, self.id);
-        cx.outputs.push(Output::Checkpoint(CheckpointJob::Write { shard, replica, table, header }));
+        cx.outputs.push(Output::Checkpoint(Box::new(CheckpointJob::Write { shard, replica, table, header })));
     }
 
     /// Somebody needs a checkpoint that is newer.
@@ -419,7 +419,7 @@ impl Replica {
         self.phase = Phase::Stateless;
         self.checkpointing.ask_ticks = 0;
         self.refuse_all_who_wait(cx);
-        cx.outputs.push(Output::Checkpoint(CheckpointJob::Forget { replica: self.id }));
+        cx.outputs.push(Output::Checkpoint(Box::new(CheckpointJob::Forget { replica: self.id })));
     }
 
     /// Takes the replica out of service: it answers nobody and acknowledges nothing until the node is started again.

@@ -113,11 +113,11 @@ pub(super) fn message_from_raft(message: eraftpb::Message, checkpoint: Option<&B
     let kind = kind_from_raft(message.msg_type)?;
     let snapshot = (kind == RaftMessageKind::Snapshot).then(|| {
         let metadata = message.get_snapshot().get_metadata();
-        SnapshotMark {
+        Box::new(SnapshotMark {
             index: LogIndex(metadata.index),
             term: Term(metadata.term),
             configuration: checkpoint.map(|checkpoint| checkpoint.configuration.clone()).unwrap_or_default(),
-        }
+        })
     });
     Some(RaftMessage {
         kind,

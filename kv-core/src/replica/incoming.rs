@@ -44,7 +44,7 @@ pub(super) struct Incoming {
     manifest: Manifest,
     staging: StagingId,
     /// Raft's message; `None` for a replica that lost its own checkpoint.
-    message: Option<RaftMessage>,
+    message: Option<Box<RaftMessage>>,
     step: Step,
     quiet_ticks: u64,
     ticks: u64,
@@ -88,13 +88,13 @@ impl Replica {
         from: NodeId,
         stream: u64,
         manifest: Manifest,
-        message: Option<RaftMessage>,
+        message: Option<Box<RaftMessage>>,
         cx: &mut Context<'_, S>,
     ) {
         if self.is_quarantined() {
             return;
         }
-        match self.check_offer(from, &manifest, message.as_ref()) {
+        match self.check_offer(from, &manifest, message.as_deref()) {
             Verdict::Step | Verdict::Drop => {}
             Verdict::Refuse(reason) => {
                 point!(OfferRefused);
@@ -140,7 +140,8 @@ impl Replica {
         point!(StreamResumed if self.left.as_ref().is_some_and(|left| left.staging == staging));
         // The checkpoint thread takes from it what these files share with it, and throws the rest away.
         self.left = None;
-        cx.outputs.push(Output::Checkpoint(CheckpointJob::Stage { replica: self.id, manifest: manifest.clone() }));
+        cx.outputs
+            .push(Output::Checkpoint(Box::new(CheckpointJob::Stage { replica: self.id, manifest: manifest.clone() })));
         let step = Step::Staging;
         self.incoming = Some(Incoming { from, stream, manifest, staging, message, step, quiet_ticks: 0, ticks: 0 });
     }
@@ -222,7 +223,13 @@ impl Replica {
         }
         *writing = true;
         incoming.quiet_ticks = 0;
-        cx.outputs.push(Output::Checkpoint(CheckpointJob::WritePiece { replica, staging, file, offset, bytes }));
+        cx.outputs.push(Output::Checkpoint(Box::new(CheckpointJob::WritePiece {
+            replica,
+            staging,
+            file,
+            offset,
+            bytes,
+        })));
     }
 
     /// A piece is in staging.
@@ -257,7 +264,7 @@ impl Replica {
             None => {
                 incoming.step = Step::Verifying;
                 let job = CheckpointJob::Verify { replica: self.id, staging: incoming.staging };
-                cx.outputs.push(Output::Checkpoint(job));
+                cx.outputs.push(Output::Checkpoint(Box::new(job)));
             }
         }
     }
@@ -281,7 +288,7 @@ impl Replica {
         match &mut incoming.message {
             Some(message) => {
                 let (index, term) = (header.index, header.term);
-                message.snapshot = Some(SnapshotMark { index, term, configuration });
+                message.snapshot = Some(Box::new(SnapshotMark { index, term, configuration }));
                 let (from, message) = (incoming.from, message.clone());
                 incoming.step = Step::Stepped;
                 // While the files came the log went on: what is decided now may be what the snapshot differs from.
@@ -420,7 +427,7 @@ impl Replica {
         if left.ticks > cx.settings.stream_ticks_max || cx.disk_full {
             point!(StagingLeftTooLong);
             let job = CheckpointJob::Discard { replica: self.id, staging: left.staging };
-            cx.outputs.push(Output::Checkpoint(job));
+            cx.outputs.push(Output::Checkpoint(Box::new(job)));
             self.left = None;
         }
     }
@@ -428,7 +435,7 @@ impl Replica {
     fn drop_incoming<S: StateStore>(&mut self, complete: bool, cx: &mut Context<'_, S>) {
         let Some(incoming) = self.incoming.take() else { return };
         let job = CheckpointJob::Discard { replica: self.id, staging: incoming.staging };
-        cx.outputs.push(Output::Checkpoint(job));
+        cx.outputs.push(Output::Checkpoint(Box::new(job)));
         self.end_stream(incoming.from, incoming.stream, complete, cx);
     }
 

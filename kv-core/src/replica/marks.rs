@@ -372,7 +372,7 @@ impl Replica {
     fn note<S: StateStore>(&self, cx: &mut Context<'_, S>) {
         if let Some(own) = self.marks.own.iter().find(|own| Some(own.place.index) == self.marks.noting) {
             let (shard, replica, index, digest) = (self.shard, self.id, own.place.index, own.digest);
-            cx.outputs.push(Output::Checkpoint(CheckpointJob::Confirmed { shard, replica, index, digest }));
+            cx.outputs.push(Output::Checkpoint(Box::new(CheckpointJob::Confirmed { shard, replica, index, digest })));
         }
     }
 

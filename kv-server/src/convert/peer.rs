@@ -57,7 +57,7 @@ pub(crate) fn message_to_wire(message: PeerMessage) -> v1::PeerMessage {
         PeerMessage::SnapshotOffer { stream, manifest, message, .. } => Body::SnapshotOffer(v1::SnapshotOffer {
             stream,
             manifest: Some(manifest_to_wire(manifest)),
-            message: message.map(raft_to_wire),
+            message: message.map(|message| raft_to_wire(*message)),
         }),
         PeerMessage::SnapshotWant { stream, file, offset, .. } => {
             Body::SnapshotWant(v1::SnapshotWant { stream, file, offset })
@@ -105,7 +105,7 @@ pub(crate) fn message_from_wire(message: v1::PeerMessage) -> Result<FromPeer, Er
             manifest: manifest_from_wire(
                 offer.manifest.ok_or_else(|| Error::invalid("an offer of a snapshot without a manifest"))?,
             )?,
-            message: offer.message.map(raft_from_wire).transpose()?,
+            message: offer.message.map(|message| raft_from_wire(message).map(Box::new)).transpose()?,
         },
         Body::SnapshotWant(want) => {
             PeerMessage::SnapshotWant { shard, stream: want.stream, file: want.file, offset: want.offset }

@@ -43,13 +43,13 @@ pub(super) fn raft_to_wire(message: RaftMessage) -> v1::RaftMessage {
 
 pub(super) fn raft_from_wire(message: v1::RaftMessage) -> Result<RaftMessage, Error> {
     let snapshot = match message.snapshot {
-        Some(mark) => Some(SnapshotMark {
+        Some(mark) => Some(Box::new(SnapshotMark {
             index: LogIndex(mark.index),
             term: Term(mark.term),
             configuration: configuration_from_wire(
                 mark.configuration.ok_or_else(|| Error::invalid("a snapshot without a configuration"))?,
             ),
-        }),
+        })),
         None => None,
     };
     Ok(RaftMessage {

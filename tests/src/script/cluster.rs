@@ -267,7 +267,7 @@ impl Cluster {
                     if let Some(words) = self.words.job(&job) {
                         self.tell(node, words);
                     }
-                    self.host(node).process.as_mut().expect("it just took a turn").submit(job);
+                    self.host(node).process.as_mut().expect("it just took a turn").submit(*job);
                 }
                 Output::Reply { request, result } => {
                     self.trace.push(words::answer(request, &result));

@@ -165,7 +165,7 @@ impl Host {
             if let CheckpointEvent::DiskFailed { reason } = event {
                 return Err(reason.clone());
             }
-            process.inbox.push(Input::Checkpoint(event.clone()));
+            process.inbox.push(Input::Checkpoint(Box::new(event.clone())));
         }
         Ok(step.events)
     }

@@ -71,7 +71,7 @@ impl World {
                 return self.fail_stop(node, &reason);
             }
             self.judge_checkpoint(node, &event);
-            self.give(node, Input::Checkpoint(event));
+            self.give(node, Input::Checkpoint(Box::new(event)));
         }
         if !idle {
             self.fill_under_a_merge(node);

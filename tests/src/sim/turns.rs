@@ -107,7 +107,7 @@ impl World {
                     self.schedule_log(node);
                 }
                 Output::Checkpoint(job) => {
-                    self.machines[node].process.as_mut().expect("it just took a turn").submit(job);
+                    self.machines[node].process.as_mut().expect("it just took a turn").submit(*job);
                     self.schedule_step(node);
                 }
                 Output::Reply { request, result } => self.reply(node, request, result),

@@ -114,7 +114,7 @@ impl Cluster {
                     let report = LogReport { number: batch.number, ..LogReport::default() };
                     self.inputs.get_mut(&node).unwrap().push(Input::Synced(report));
                 }
-                Output::Checkpoint(job) => self.checkpoint(node, job),
+                Output::Checkpoint(job) => self.checkpoint(node, *job),
                 Output::Reply { request, result } => {
                     assert!((1..=self.next).contains(&request.0), "{request} was never asked, and got {result:?}");
                     assert!(self.replies.insert(request, result).is_none(), "one reply to each request");
@@ -144,7 +144,7 @@ impl Cluster {
                     sessions,
                     nodes,
                 };
-                inputs.push(Input::Checkpoint(event));
+                inputs.push(Input::Checkpoint(Box::new(event)));
             }
             CheckpointJob::Write { shard, replica, table, header } => {
                 self.checkpoints += 1;
@@ -153,11 +153,11 @@ impl Cluster {
                 store.write(replica, &changes).unwrap();
                 let StateHeader { index, .. } = header;
                 let footer = Footer { header, digest: Digest(1) };
-                inputs.push(Input::Checkpoint(CheckpointEvent::Durable { shard, replica, footer }));
-                inputs.push(Input::Checkpoint(CheckpointEvent::Inserted { shard, replica, index }));
+                inputs.push(Input::Checkpoint(Box::new(CheckpointEvent::Durable { shard, replica, footer })));
+                inputs.push(Input::Checkpoint(Box::new(CheckpointEvent::Inserted { shard, replica, index })));
             }
             CheckpointJob::Confirmed { shard, replica, index, .. } => {
-                inputs.push(Input::Checkpoint(CheckpointEvent::Confirmed { shard, replica, index }));
+                inputs.push(Input::Checkpoint(Box::new(CheckpointEvent::Confirmed { shard, replica, index })));
             }
             CheckpointJob::Scrub { .. } => {}
             other => self.other_jobs.push(other),

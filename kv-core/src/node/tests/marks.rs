@@ -95,7 +95,7 @@ fn diverging_checkpoint(cluster: &mut Cluster, node: NodeId, shard: ShardId) -> 
     let header = StateHeader { index, term: Term(1), ..StateHeader::default() };
     let footer = Footer { header, digest: Digest(5) };
     let event = CheckpointEvent::Durable { shard, replica, footer };
-    cluster.inputs.get_mut(&node).unwrap().push(Input::Checkpoint(event));
+    cluster.inputs.get_mut(&node).unwrap().push(Input::Checkpoint(Box::new(event)));
     index
 }
 

@@ -43,7 +43,7 @@ fn offer(cluster: &Cluster, leader: NodeId, to: NodeId, (index, term): (LogIndex
         entries: Vec::new(),
         commit: LogIndex(0),
         commit_term: Term(0),
-        snapshot: Some(SnapshotMark { index, term, configuration }),
+        snapshot: Some(Box::new(SnapshotMark { index, term, configuration })),
         request_snapshot: LogIndex(0),
         reject: false,
         reject_hint: LogIndex(0),
@@ -52,7 +52,8 @@ fn offer(cluster: &Cluster, leader: NodeId, to: NodeId, (index, term): (LogIndex
     };
     let files = vec![FileDescription { name: "base-1".to_owned(), bytes: 100, hash: 1 }];
     let manifest = Manifest { files, index, term, digest: Digest(0) };
-    let message = PeerMessage::SnapshotOffer { shard: ShardId(1), stream: 7, manifest, message: Some(message) };
+    let message =
+        PeerMessage::SnapshotOffer { shard: ShardId(1), stream: 7, manifest, message: Some(Box::new(message)) };
     Input::Peer { from: leader, message }
 }
 
@@ -65,7 +66,9 @@ fn take(cluster: &mut Cluster, node: NodeId, input: Input) -> Vec<Output> {
 }
 
 fn stages(outputs: &[Output]) -> bool {
-    outputs.iter().any(|output| matches!(output, Output::Checkpoint(CheckpointJob::Stage { .. })))
+    outputs
+        .iter()
+        .any(|output| matches!(output, Output::Checkpoint(job) if matches!(**job, CheckpointJob::Stage { .. })))
 }
 
 /// Whether the sender is told how its stream has ended.
@@ -131,14 +134,16 @@ fn a_snapshot_that_differs_from_what_was_committed_while_its_files_came_does_too
 
     let replica = after.replica;
     let staged = CheckpointEvent::Staged { replica, staging, lacking: Vec::new() };
-    let outputs = take(&mut cluster, follower, Input::Checkpoint(staged));
+    let outputs = take(&mut cluster, follower, Input::Checkpoint(Box::new(staged)));
     assert!(
-        outputs.iter().any(|output| matches!(output, Output::Checkpoint(CheckpointJob::Verify { .. }))),
+        outputs
+            .iter()
+            .any(|output| matches!(output, Output::Checkpoint(job) if matches!(**job, CheckpointJob::Verify { .. }))),
         "{outputs:?}"
     );
     let header = StateHeader { index, term, ..header };
     let verified = CheckpointEvent::Verified { replica, staging, header };
-    let outputs = take(&mut cluster, follower, Input::Checkpoint(verified));
+    let outputs = take(&mut cluster, follower, Input::Checkpoint(Box::new(verified)));
     assert!(quarantined(&outputs).is_some(), "{outputs:?}");
     assert!(ends(&outputs, false), "{outputs:?}");
 }

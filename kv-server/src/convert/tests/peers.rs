@@ -95,7 +95,7 @@ pub(super) fn message(kind: usize, random: &mut Rng) -> PeerMessage {
             shard,
             stream: number_of(random),
             manifest: manifest(random),
-            message: random.bool().then(|| raft(random)),
+            message: random.bool().then(|| Box::new(raft(random))),
         },
         5 => {
             let (file, offset) = (random.u32(..), number_of(random));
@@ -224,7 +224,7 @@ fn raft(random: &mut Rng) -> RaftMessage {
         entries,
         commit: LogIndex(number_of(random)),
         commit_term: Term(number_of(random)),
-        snapshot: random.bool().then_some(SnapshotMark { index, term, configuration }),
+        snapshot: random.bool().then(|| Box::new(SnapshotMark { index, term, configuration })),
         request_snapshot: LogIndex(number_of(random)),
         reject: random.bool(),
         reject_hint: LogIndex(number_of(random)),

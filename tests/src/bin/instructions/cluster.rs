@@ -174,8 +174,8 @@ impl Cluster {
                         host.inputs.push(Input::Synced(report));
                     }
                     // There is nothing yet that could rot.
-                    Output::Checkpoint(CheckpointJob::Scrub { .. }) => {}
-                    Output::Checkpoint(job) => host.inputs.push(Input::Checkpoint(loaded(job))),
+                    Output::Checkpoint(job) if matches!(*job, CheckpointJob::Scrub { .. }) => {}
+                    Output::Checkpoint(job) => host.inputs.push(Input::Checkpoint(Box::new(loaded(*job)))),
                     Output::Reply { request, result } => {
                         self.unanswered -= 1;
                         match result.expect("nothing goes wrong here") {

@@ -112,7 +112,7 @@ impl<'a> Restarter<'a> {
             for output in self.outputs.drain(..) {
                 match output {
                     Output::LogBatch(batch) => process.writing = Some(batch),
-                    Output::Checkpoint(job) => process.submit(job),
+                    Output::Checkpoint(job) => process.submit(*job),
                     Output::Notice(Notice::Quarantined { shard, reason }) => {
                         return Err(format!("shard {shard} is taken out of service: {reason}"));
                     }
@@ -139,7 +139,7 @@ impl<'a> Restarter<'a> {
                 if let CheckpointEvent::DiskFailed { reason } = event {
                     return Err(format!("the checkpoint thread fails on a whole disk: {reason}"));
                 }
-                self.inputs.push(Input::Checkpoint(event));
+                self.inputs.push(Input::Checkpoint(Box::new(event)));
             }
             if idle && self.inputs.is_empty() {
                 return Ok(());

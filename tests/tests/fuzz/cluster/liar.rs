@@ -156,9 +156,10 @@ impl Cluster {
                 let manifest = manifest(index, script);
                 if script.byte() < 200 {
                     let (index, term) = (manifest.index, manifest.term);
-                    message.snapshot = Some(SnapshotMark { index, term, configuration: Configuration::default() });
+                    message.snapshot =
+                        Some(Box::new(SnapshotMark { index, term, configuration: Configuration::default() }));
                 }
-                let message = (script.byte() < 220).then_some(message);
+                let message = (script.byte() < 220).then(|| Box::new(message));
                 PeerMessage::SnapshotOffer { shard: asked, stream: number % 4, manifest, message }
             }
             5 => PeerMessage::SnapshotWant {

@@ -175,7 +175,7 @@ impl Cluster {
                     let report = LogReport { number: batch.number, ..LogReport::default() };
                     self.give(node, Input::Synced(report));
                 }
-                Output::Checkpoint(job) => self.checkpoint(node, job),
+                Output::Checkpoint(job) => self.checkpoint(node, *job),
                 Output::Reply { request, result } => self.clients.answered(request, &result, self.now),
                 Output::MapChanged(_) => {}
                 Output::Notice(Notice::Refused { reason, .. }) => *self.refused.entry(reason).or_default() += 1,
@@ -273,7 +273,7 @@ impl Cluster {
                 store.write(replica, &changes).unwrap();
                 let StateHeader { index, .. } = header;
                 let footer = Footer { header, digest: Digest(1) };
-                self.give(node, Input::Checkpoint(CheckpointEvent::Durable { shard, replica, footer }));
+                self.give(node, Input::Checkpoint(Box::new(CheckpointEvent::Durable { shard, replica, footer })));
                 CheckpointEvent::Inserted { shard, replica, index }
             }
             CheckpointJob::Confirmed { shard, replica, index, .. } => {
@@ -306,7 +306,7 @@ impl Cluster {
             | CheckpointJob::Forget { .. }
             | CheckpointJob::Scrub { .. } => return,
         };
-        self.give(node, Input::Checkpoint(event));
+        self.give(node, Input::Checkpoint(Box::new(event)));
     }
 
     /// The state that a replica began with, as if it stood elsewhere.
