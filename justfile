@@ -70,6 +70,13 @@ chaos *args:
     cargo build --release -p kv-server
     cargo run --release -p kv-tests --bin chaos -- {{args}}
 
+# Every nemesis for two minutes, one after the other, added up in tests/chaos.jsonl; needs root and its tools.
+chaos-each secs="120" seed="1":
+    cargo build --release -p kv-server -p kv-tests --bins
+    for nemesis in $(target/release/chaos --list | sed -n 's/^\([a-z-]*\)  *[^ ].*/\1/p' | grep -v -x -e each -e nodes); do \
+        target/release/chaos --nemesis $nemesis --secs {{secs}} --seed {{seed}} --campaign tests/chaos.jsonl || exit 1; \
+    done
+
 # Plants known bugs one by one: the simulator must find each.
 mutants:
     @cargo run --release -q -p kv-tests --bin sim -- --mutants

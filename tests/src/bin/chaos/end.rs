@@ -13,8 +13,10 @@ use futures_util::future::join_all;
 use kv_client::ClientBuilder;
 use kv_core::types::ShardId;
 use kv_tests::{
-    check::{acknowledged_present, linearizability, revisions},
+    check::revisions,
     history::{Answer, run::Run},
+    report,
+    verdict::{self, Status},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -120,7 +122,7 @@ pub(crate) struct Judged {
     pub(crate) violations: Vec<String>,
 }
 
-/// Judges the history of a run.
+/// Judges the history of a run, and draws its page beside it.
 pub(crate) fn judge(path: &Path, shards: u32) -> Result<Judged, String> {
     let file = File::open(path).map_err(|error| format!("{}: {error}", path.display()))?;
     let run = Run::read(BufReader::new(file)).map_err(|error| format!("{}: {error}", path.display()))?;
@@ -136,13 +138,22 @@ pub(crate) fn judge(path: &Path, shards: u32) -> Result<Judged, String> {
         };
         *answers.entry(name).or_default() += 1;
     }
-    let mut violations = Vec::new();
-    match run.final_reads_from() {
-        Some(from) => violations.extend(acknowledged_present::check(&run.history, from).err()),
-        None => return Err("the run has no final reads".to_owned()),
+    if run.final_reads_from().is_none() {
+        return Err("the run has no final reads".to_owned());
     }
-    violations.extend(revisions::check(&run.history, |key| shard_of(key.as_str(), shards)).err());
-    violations.extend(linearizability::check(&run.history).err());
-    let violations = violations.into_iter().map(|violation| violation.to_string()).collect();
+    let judged = verdict::judge(&run);
+    let mut violations: Vec<_> =
+        judged.violations().map(|(promise, violated)| format!("{}: {}", promise.words(), violated.why)).collect();
+    // What can't be decided has not passed.
+    violations.extend(judged.findings.iter().filter_map(|finding| match &finding.status {
+        Status::Undecided(why) => Some(format!("undecided: {}: {why}", finding.promise.words())),
+        _ => None,
+    }));
+    // Which shard a key belongs to is known here, so that revisions can be held against those of other keys.
+    let revisions = revisions::check(&run.history, |key| shard_of(key.as_str(), shards));
+    violations.extend(revisions.err().map(|violation| violation.to_string()));
+    let page = path.with_extension("html");
+    let command = format!("check {}", path.display());
+    fs::write(&page, report::html(&run, &judged, &command)).map_err(|error| format!("{}: {error}", page.display()))?;
     Ok(Judged { operations: run.history.operations().len(), answers, violations })
 }

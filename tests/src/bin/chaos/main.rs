@@ -4,7 +4,8 @@
 //! of the nemeses may be at work together; `--list` says what each does, and whether it can be done here. In the end all faults
 //! are undone, the cluster has to become whole again, every key is read, and the history is judged.
 //!
-//! What a run leaves is in one directory, printed at the end: `run.jsonl` (the history, with faults and leaders), the nodes' logs and
+//! What a run leaves is in one directory, printed at the end: `run.jsonl` (the history, with faults and
+//! leaders), `run.html` (its page), the nodes' logs and
 //! metrics, `seed`; and the data of all nodes, if anything was violated.
 //!
 //! Exit status: 0 nothing was violated, 1 something was, 2 the run could not be done. Processes are ended by their id only, and
