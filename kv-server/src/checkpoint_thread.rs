@@ -4,24 +4,19 @@
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{
-        Arc,
-        mpsc::{Receiver, TryRecvError},
-    },
+    sync::{Arc, mpsc::TryRecvError},
     thread::{self, JoinHandle},
 };
 
 use kv_core::{
-    checkpoint::{
-        Worker,
-        job::{CheckpointEvent, CheckpointJob},
-    },
+    checkpoint::{Worker, job::CheckpointEvent},
     io::Input,
 };
 
 use crate::{
     disk::{IndexStore, RealFiles},
     inbox::Event,
+    jobs::JobReceiver,
     shared::Shared,
     stop::Trouble,
 };
@@ -30,7 +25,7 @@ use crate::{
 pub(crate) fn start(
     files: RealFiles,
     store: IndexStore,
-    jobs: Receiver<CheckpointJob>,
+    jobs: JobReceiver,
     shared: Arc<Shared>,
 ) -> std::io::Result<JoinHandle<()>> {
     thread::Builder::new().name(format!("checkpoint-{}", shared.node)).spawn(move || {
@@ -42,7 +37,7 @@ pub(crate) fn start(
     })
 }
 
-fn run(worker: &mut Worker<RealFiles, IndexStore>, jobs: &Receiver<CheckpointJob>, shared: &Shared) {
+fn run(worker: &mut Worker<RealFiles, IndexStore>, jobs: &JobReceiver, shared: &Shared) {
     while !shared.stop.is_abrupt() {
         if worker.is_idle() {
             let Ok(job) = jobs.recv() else { return };

@@ -17,6 +17,7 @@ mod faults;
 mod founding;
 mod http;
 mod inbox;
+mod jobs;
 mod leaders;
 mod links;
 mod log_thread;

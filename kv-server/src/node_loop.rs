@@ -11,7 +11,6 @@ use std::{
 };
 
 use kv_core::{
-    checkpoint::job::CheckpointJob,
     founding::FoundingRecord,
     io::{Input, Operation, Output, Request},
     log::record::LogBatch,
@@ -27,6 +26,7 @@ use crate::{
     disk::IndexStore,
     founding::Founding,
     inbox::{Event, overloaded},
+    jobs::JobSender,
     notices::{self, SlowRequests, SlowSteps},
     peers::Peers,
     pending::{Pending, PendingRequests},
@@ -45,7 +45,7 @@ pub(crate) struct Beginning {
     /// Makes the node when the cluster is founded.
     pub(crate) open: Option<Opener>,
     pub(crate) batches: mpsc::Sender<LogBatch>,
-    pub(crate) jobs: mpsc::Sender<CheckpointJob>,
+    pub(crate) jobs: JobSender,
     pub(crate) tick: Duration,
     pub(crate) description: NodeDescription,
     pub(crate) committed_at_start: BTreeMap<ShardId, LogIndex>,
@@ -67,7 +67,7 @@ pub(crate) struct NodeLoop {
     node: Option<Node<IndexStore>>,
     open: Option<Opener>,
     batches: mpsc::Sender<LogBatch>,
-    jobs: mpsc::Sender<CheckpointJob>,
+    jobs: JobSender,
     tick: Duration,
     description: NodeDescription,
     committed_at_start: BTreeMap<ShardId, LogIndex>,

@@ -27,7 +27,7 @@ use crate::{
     config::{Config, Listeners},
     disk::{DataDirectory, IndexStore, RealFiles, RealLog},
     founding::Founding,
-    http, log_thread,
+    http, jobs, log_thread,
     node_loop::{Beginning, NodeLoop, Opener},
     services,
     shared::Shared,
@@ -95,7 +95,7 @@ impl Server {
         let committed_at_start: BTreeMap<_, _> = shards.map(|(id, shard)| (*id, shard.hard_state.commit)).collect();
 
         let (batches, batches_in) = mpsc::channel();
-        let (jobs, jobs_in) = mpsc::channel();
+        let (jobs, jobs_in) = jobs::channel();
         let open: Opener = {
             let (settings, node) = (config.settings.clone(), config.node);
             let store = store.clone().with_faults(config.faults.clone());
