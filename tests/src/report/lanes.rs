@@ -89,6 +89,7 @@ pub(super) fn leaders(run: &Run, axis: &Axis) -> String {
     let mut svg = open(&format!("Leaders: {changes} changes{hidden}"), bottom + BOTTOM);
     svg += &legend(run, shards.values().flatten().map(|(_, _, node)| *node));
     svg += &axis.ticks(TOP, bottom);
+    svg += &axis.bands(run, TOP, bottom);
     let mut y = TOP;
     for (shard, reigns) in shards.iter_mut().take(SHARDS_SHOWN_MAX) {
         reigns.sort_unstable();
@@ -102,7 +103,6 @@ pub(super) fn leaders(run: &Run, axis: &Axis) -> String {
         }
         y += SHARD_LANE;
     }
-    svg += &axis.bands(run, TOP, bottom);
     svg + "</svg>\n"
 }
 
@@ -113,7 +113,7 @@ fn legend(run: &Run, nodes: impl Iterator<Item = u64>) -> String {
     for node in nodes.into_iter().take(12).rev() {
         let name = node_name(run, node);
         svg += &text(x, 26.0, "end", "tick", &name);
-        x -= 6.6 * name.chars().count() as f64 + 15.0;
+        x -= 7.3 * name.chars().count() as f64 + 15.0;
         svg += &rect(&class(node), (x, 17.0), (10.0, 10.0), "");
         x -= 14.0;
     }

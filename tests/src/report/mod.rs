@@ -174,7 +174,7 @@ text{font:12px system-ui,sans-serif;fill:var(--faint)}.title{font-size:14px;font
 .n1{fill:var(--n1)}.n2{fill:var(--n2)}.n3{fill:var(--n3)}.n4{fill:var(--n4)}.n5{fill:var(--n5)}.n6{fill:var(--n6)}.n7{fill:var(--n7)}
 .on{fill:#fff;font-weight:600;font-size:11px}
 .bar{fill:var(--ok);opacity:.9}.bar.write{fill:var(--n3)}.bar.last{fill:var(--bad)}.bar.open{opacity:.45}.moment{stroke:var(--grid);stroke-dasharray:2 4}
-.broken{border-left:4px solid var(--bad);padding:2px 0 2px 18px;margin-top:26px}.broken p{color:var(--ink)}
+.broken h2{margin-top:6px}.broken{border-left:4px solid var(--bad);padding:2px 0 2px 18px;margin-top:26px}.broken p{color:var(--ink)}
 .wide{overflow-x:auto}table{border-collapse:collapse;font-size:13.5px}td,th{text-align:left;padding:5px 18px 5px 0;vertical-align:top;font-weight:400}
 th{color:var(--faint);white-space:nowrap}tr+tr>*{border-top:1px solid var(--grid)}
 tr.ok td:first-child{color:var(--good)}tr.violated td{color:var(--bad)}tr.undecided td{color:var(--doubt)}tr.none td{color:var(--faint)}td:nth-child(3){color:var(--faint)}

@@ -25,9 +25,10 @@ pub(super) fn operations(run: &Run, slices: &Slices, axis: &Axis) -> String {
     let mut svg = open("Operations a second");
     svg += &legend(&[("sok", "done"), ("sunknown", "outcome unknown"), ("sfail", "refused")]);
     svg += &axis.ticks(TOP, BOTTOM);
+    svg += &axis.bands(run, TOP, BOTTOM);
     for tick in round_ticks(most) {
         svg += &line("grid", (LEFT, y(tick)), (END, y(tick)));
-        svg += &text(LEFT - 8.0, y(tick) + 4.0, "end", "tick", &short(tick));
+        svg += &text(LEFT - 8.0, y(tick) + 4.0, "end", "tick", &if tick > 0.0 { short(tick) } else { "0".into() });
     }
     let layers: [(&str, Ends); 3] = [
         ("sok", |slice| (0, slice.ok)),
@@ -37,7 +38,6 @@ pub(super) fn operations(run: &Run, slices: &Slices, axis: &Axis) -> String {
     for (class, ends) in layers {
         svg += &layer(class, slices, axis, ends, &y);
     }
-    svg += &axis.bands(run, TOP, BOTTOM);
     svg += &points(slices, axis);
     svg + "</svg>\n"
 }
@@ -102,7 +102,7 @@ fn legend(entries: &[(&str, &str)]) -> String {
     let mut x = END;
     for (class, words) in entries.iter().rev() {
         svg += &text(x, 26.0, "end", "tick", words);
-        x -= 6.4 * words.chars().count() as f64 + 16.0;
+        x -= 7.3 * words.chars().count() as f64 + 16.0;
         svg += &rect(class, (x, 17.0), (10.0, 10.0), "");
         x -= 14.0;
     }
