@@ -70,6 +70,10 @@ chaos *args:
     cargo build --release -p kv-server
     cargo run --release -p kv-tests --bin chaos -- {{args}}
 
+# Judges a history, or a cluster of one's own: `just verify run.jsonl --cluster 127.0.0.1:7101 --secs 30 --page run.html`.
+verify *args:
+    cargo run --release -q -p kv-tests --bin check -- {{args}}
+
 # Every nemesis for two minutes, one after the other, added up in tests/chaos.jsonl; needs root and its tools.
 chaos-each secs="120" seed="1":
     cargo build --release -p kv-server -p kv-tests --bins
