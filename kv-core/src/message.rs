@@ -230,13 +230,16 @@ impl PeerMessage {
         }
     }
 
-    /// About how many bytes it takes on the wire.
+    /// About how many bytes it takes on the wire, and beside its own size in memory.
     #[must_use]
     pub fn bytes_about(&self) -> usize {
         64 + match self {
             Self::Raft { message, .. } => message.payload_bytes(),
             Self::SnapshotChunk { bytes, .. } => bytes.len(),
-            Self::SnapshotOffer { manifest, .. } => 64 * manifest.files.len(),
+            Self::SnapshotOffer { manifest, message, .. } => {
+                let beside = size_of::<RaftMessage>() + size_of::<SnapshotMark>();
+                64 * manifest.files.len() + message.as_ref().map_or(0, |message| beside + message.payload_bytes())
+            }
             Self::Marks { report, .. } => 32 * report.checkpoints.len(),
             Self::LeadershipAsk { leaderships, .. } => 16 * leaderships.len(),
             Self::LeadershipAnswer { shards, .. } => 4 * shards.len(),

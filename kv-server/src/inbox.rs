@@ -31,27 +31,27 @@ pub(crate) enum Event {
 }
 
 impl Event {
-    fn peer_bytes(&self) -> usize {
+    /// About what it takes in memory: most messages are small, and are then hardly more than the event that carries them.
+    fn bytes(&self) -> usize {
+        size_of::<Self>() + self.bytes_carried()
+    }
+
+    fn bytes_carried(&self) -> usize {
         match self {
             Self::Peer(_, FromPeer::Node(message)) => message.bytes_about(),
             Self::Peer(_, FromPeer::Founding(_)) => 1_024,
-            _ => 0,
-        }
-    }
-
-    fn bytes(&self) -> usize {
-        match self {
             Self::Ask(_, request) => match &request.operation {
                 Operation::Write { write, .. } => {
                     let value = match &write.action {
                         kv_core::command::Action::Put(value) => value.as_bytes().len(),
                         kv_core::command::Action::Delete => 0,
                     };
-                    64 + write.key.as_bytes().len() + value
+                    write.key.as_bytes().len() + value
                 }
-                _ => 64,
+                Operation::Get { key, .. } => key.as_bytes().len(),
+                _ => 0,
             },
-            other => other.peer_bytes(),
+            _ => 0,
         }
     }
 }
