@@ -87,8 +87,11 @@ impl Display for Listed {
 
 /// Writes a notice of the core to the log.
 pub(crate) fn tell(notice: &Notice, shared: &Shared) {
-    if let Notice::Role { shard, leads, leader, .. } = notice {
-        shared.leaders.told(*shard, *leads, *leader);
+    match notice {
+        Notice::Role { shard, leads, leader, .. } => shared.leaders.told(*shard, *leads, *leader),
+        // It hears of no leader any more: whoever led may be gone.
+        Notice::Quarantined { shard, .. } => shared.leaders.told(*shard, false, None),
+        _ => {}
     }
     match notice {
         Notice::Role { shard, leads: true, term, .. } => tracing::info!(%shard, %term, "this node leads a shard"),

@@ -3,7 +3,7 @@
 //! * Only what certainly was not applied is asked of a second node, and reads: a write runs at most once, since it is in no
 //!   session that could tell a second run from the first.
 //! * What is asked of one node alone is answered by it, and nobody else is asked.
-//! * Who led when last asked is asked first, so that a call costs one hop and not a refusal before it.
+//! * Who is known to lead is asked first, so that a call costs one hop and not a refusal before it.
 //! * It ends before its deadline, and whenever the refusal says that no other node would do better.
 //! * The leader that a node named is asked next, without a pause at first; two nodes that name each other are asked in turn with
 //!   pauses, never in a tight circle.
@@ -50,7 +50,7 @@ impl Relay {
         Self { own, deadline, is_read, is_here_only, asked_own: false, tries: 0, hint: None }
     }
 
-    /// The same call, for which this node led when last asked.
+    /// The same call, of whose shard this node is known to lead, if any is.
     #[must_use]
     pub fn toward(self, leader: Option<NodeId>) -> Self {
         Self { hint: leader, ..self }

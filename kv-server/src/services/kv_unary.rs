@@ -73,15 +73,15 @@ impl<'a> Unary<'a> {
             Operation::Get { consistency, .. } => (true, *consistency == Consistency::Linearizable),
             _ => (false, true),
         };
-        let mut relay = Relay::new(self.shared.node, self.deadline, is_read, self.is_here_only);
-        let mut is_first = true;
+        let leader = match self.shared.known_map()?.row_at(key) {
+            Some(row) if wants_leader => self.shared.leaders.of(row.shard),
+            _ => None,
+        };
+        let mut relay = Relay::new(self.shared.node, self.deadline, is_read, self.is_here_only).toward(leader);
         loop {
             let map = self.shared.known_map()?;
             let row =
                 map.row_at(key).ok_or_else(|| Error::not_applied(ErrorKind::StaleEpoch, "the map is changing"))?;
-            if std::mem::take(&mut is_first) && wants_leader {
-                relay = relay.toward(self.shared.leaders.of(row.shard));
-            }
             let node = relay.node(row);
             let tried = if node == self.shared.node {
                 self.ask_here(row, operation.clone()).await
