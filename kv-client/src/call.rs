@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::{
     convert,
     error::{Error, ErrorKind, Outcome, Result},
-    link::LinkError,
+    link::{CONGESTED_RETRY_MS, LinkError},
     operation::{Answer, Operation, Write},
     remote::Remote,
     sessions::{Stamp, Window},
@@ -274,9 +274,6 @@ impl<'a> Way<'a> {
         }
     }
 }
-
-/// Milliseconds after which an operation that found its queue full asks again.
-const CONGESTED_RETRY_MS: u64 = 20;
 
 fn congested(message: &'static str) -> CoreError {
     CoreError::overloaded(message, CONGESTED_RETRY_MS)

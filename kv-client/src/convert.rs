@@ -232,3 +232,49 @@ pub(crate) fn cluster(bytes: &Bytes) -> Option<ClusterId> {
 fn wide(bytes: &Bytes) -> u128 {
     bytes.as_ref().try_into().map(u128::from_be_bytes).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kv_core::error::Outcome;
+
+    fn detail(kind: v1::ErrorKind, outcome: v1::Outcome) -> v1::ErrorDetail {
+        v1::ErrorDetail { kind: kind.into(), outcome: outcome.into(), ..v1::ErrorDetail::default() }
+    }
+
+    #[test]
+    fn every_kind_of_error_keeps_its_name_and_what_is_not_said_is_unknown() {
+        // The wire's numbers have no gap: the list ends at the first that stands for nothing.
+        let kinds: Vec<_> = (0..).map_while(|number| v1::ErrorKind::try_from(number).ok()).collect();
+        assert!(kinds.len() > 10, "{kinds:?}");
+        for kind in kinds {
+            let expected = match kind {
+                v1::ErrorKind::Unspecified => "Internal".to_owned(),
+                kind => format!("{kind:?}"),
+            };
+            let told = error(detail(kind, v1::Outcome::NotApplied));
+            assert_eq!((format!("{:?}", told.kind()), told.outcome()), (expected, Outcome::NotApplied));
+            assert_eq!(error(detail(kind, v1::Outcome::Unspecified)).outcome(), Outcome::Unknown);
+            assert_eq!(error(detail(kind, v1::Outcome::Unknown)).outcome(), Outcome::Unknown);
+        }
+        // Of a later version.
+        let strange = v1::ErrorDetail { kind: 77, outcome: 9, ..v1::ErrorDetail::default() };
+        assert_eq!((error(strange.clone()).kind(), error(strange).outcome()), (CoreKind::Internal, Outcome::Unknown));
+    }
+
+    #[test]
+    fn an_error_carries_whom_to_ask_and_when() {
+        let told = error(v1::ErrorDetail {
+            message: "moved".to_owned(),
+            row: Some(v1::ShardRow { shard: 3, epoch: 7, ..v1::ShardRow::default() }),
+            leader: 2,
+            retry_after_ms: Some(30),
+            current: Some(11),
+            ..detail(v1::ErrorKind::NotOwner, v1::Outcome::NotApplied)
+        });
+        assert_eq!((told.message(), told.leader(), told.retry_after_ms()), ("moved", Some(NodeId(2)), Some(30)));
+        assert_eq!(told.row().map(|row| (row.shard, row.epoch)), Some((ShardId(3), Epoch(7))));
+        assert_eq!(told.current(), Some(Revision(11)));
+        assert_eq!(error(detail(v1::ErrorKind::NotOwner, v1::Outcome::NotApplied)).leader(), None);
+    }
+}

@@ -19,11 +19,8 @@ use tokio::{runtime::Handle, time::Instant};
 
 use crate::{
     CONNECT_TIMEOUT_DEFAULT, convert,
-    link::{Host, Link, LinkError},
+    link::{CONGESTED_RETRY_MS, Host, Link, LinkError},
 };
-
-/// How long a caller that was refused because too much is queued for a node should wait, in milliseconds.
-const RETRY_MS: u64 = 20;
 
 /// The streams to the other nodes, one each, opened when there is something to send. At most as many as nodes were named.
 #[derive(Debug, Default)]
@@ -94,7 +91,7 @@ fn error(node: NodeId, failure: LinkError) -> Error {
             Error::unknown(ErrorKind::Timeout, format!("node {node}, which was asked, did not answer in time"))
         }
         LinkError::Full | LinkError::Congested => {
-            Error::overloaded(format!("too much waits for node {node}, which leads"), RETRY_MS)
+            Error::overloaded(format!("too much waits for node {node}, which leads"), CONGESTED_RETRY_MS)
         }
     }
 }

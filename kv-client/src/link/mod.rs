@@ -26,6 +26,9 @@ pub(crate) const QUEUE_OPERATIONS_MAX: usize = 65_536;
 /// Most operations sent and not yet answered on one stream, unless the node allows fewer. The rest waits in the queue.
 pub(crate) const OUTSTANDING_MAX: usize = 1_024;
 
+/// Milliseconds after which an operation that found too much before it in a link's queue is worth asking again.
+pub(crate) const CONGESTED_RETRY_MS: u64 = 20;
+
 /// Most bytes of operations in one message, unless it carries one only. The rest goes into the next message.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
 
