@@ -1,6 +1,7 @@
 //! How kv is proven: the simulator's world, the record of what clients saw, and the judges of both.
 
 pub mod check;
+pub mod damage;
 pub mod disk;
 pub mod fuzz;
 pub mod history;

@@ -7,7 +7,6 @@
 //! *Caveat*: `kill -9` ends a process, not the machine: what it had written but not synced stays in the kernel's memory and
 //! comes back. The loss of what was not synced is the simulator's part.
 
-mod files;
 mod judge;
 mod load;
 mod modes;

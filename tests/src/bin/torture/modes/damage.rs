@@ -3,11 +3,12 @@
 
 use std::{fs, path::Path, process::ExitStatus, rc::Rc, time::Duration};
 
+use kv_tests::damage::{bytes_below, files_below, flip_in_the_log, flip_somewhere};
 use tokio::{task::LocalSet, time::sleep};
 
 use super::{DEADLINE, describe};
 use crate::{
-    Ran, files,
+    Ran,
     load::{Load, Shape},
     process::{Cluster, Layout},
     replica,
@@ -71,24 +72,27 @@ impl Torture<'_> {
     async fn index_deleted(&mut self) -> Result<(), String> {
         self.kill_under_load().await?;
         let index = self.cluster.data(VICTIM).join("index");
-        let bytes = files::bytes_below(&index)?;
+        let bytes = bytes_below(&index)?;
         fs::remove_dir_all(&index).map_err(|error| format!("{}: {error}", index.display()))?;
         self.comes_back(&format!("its index of {bytes} bytes was deleted")).await
     }
 
-    /// A byte of the read index is another one.
+    /// A bit of the read index is another one.
     async fn index_flipped(&mut self) -> Result<(), String> {
         self.kill_under_load().await?;
         let index = self.cluster.data(VICTIM).join("index");
-        let flip = files::flip_somewhere(&index, &mut self.random)?;
-        self.comes_back(&format!("byte {} of {} was flipped", flip.offset, flip.name())).await
+        let flip = flip_somewhere(&files_below(&index)?, &mut self.random)?;
+        let flip = flip.ok_or_else(|| format!("{} holds nothing to flip", index.display()))?;
+        self.comes_back(&format!("a bit of byte {} of {} was flipped", flip.offset, flip.name())).await
     }
 
-    /// A byte in the middle of the log is another one: the node must not start, and must not have changed anything.
+    /// A bit in the middle of the log is another one: the node must not start, and must not have changed anything.
     async fn log_damaged(&mut self) -> Result<(), String> {
         self.kill_under_load().await?;
-        let flip = files::flip_in_the_middle(&self.cluster.data(VICTIM).join("log"))?;
-        let what = format!("byte {} of log/{} flipped", flip.offset, flip.name());
+        let log = self.cluster.data(VICTIM).join("log");
+        let flip = flip_in_the_log(&files_below(&log)?)?;
+        let flip = flip.ok_or_else(|| format!("{} holds nothing to flip", log.display()))?;
+        let what = format!("a bit of byte {} of log/{} flipped", flip.offset, flip.name());
         for _ in 0..2 {
             self.cluster.spawn(VICTIM)?;
             let status = self.cluster.wait_refusal(VICTIM).await?;
@@ -96,7 +100,7 @@ impl Torture<'_> {
         }
         self.goes_on("without the node whose log is damaged").await?;
         flip.undo()?;
-        self.comes_back("that byte was put back").await
+        self.comes_back("that bit was put back").await
     }
 
     /// Writes and checkpoints for a while, then ends the node in the midst of it.
