@@ -26,6 +26,26 @@ use kv_core::{
 };
 use xxhash_rust::xxh3::xxh3_128;
 
+/// Why a text is no history.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadError {
+    /// The line, from 1; 0 for the whole.
+    pub line: usize,
+    /// What was expected there, and what was found.
+    pub what: String,
+}
+
+impl fmt::Display for ReadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.line {
+            0 => f.write_str(&self.what),
+            line => write!(f, "line {line}: {}", self.what),
+        }
+    }
+}
+
+impl std::error::Error for ReadError {}
+
 /// A point in a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Moment {

@@ -10,6 +10,8 @@
 
 use std::{collections::HashMap, fmt};
 
+use super::ReadError;
+
 /// An operation on the one register.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RegisterOperation {
@@ -45,23 +47,6 @@ pub enum End {
     Info,
 }
 
-/// Why a text is no such history.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct JepsenError {
-    /// The line, from 1; 0 for the whole.
-    pub line: usize,
-    /// What was expected.
-    pub what: String,
-}
-
-impl fmt::Display for JepsenError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "line {}: {}", self.line, self.what)
-    }
-}
-
-impl std::error::Error for JepsenError {}
-
 impl fmt::Display for RegisterOperation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let word = |value: &Option<String>| value.clone().unwrap_or_else(|| "nil".into());
@@ -86,11 +71,11 @@ impl fmt::Display for RegisterOperation {
 ///
 /// # Errors
 /// A line that is an operation's, and none of these; an end without a call; a text without any operation.
-pub fn read(text: &str) -> Result<Vec<RegisterOperation>, JepsenError> {
+pub fn read(text: &str) -> Result<Vec<RegisterOperation>, ReadError> {
     let mut operations: Vec<RegisterOperation> = Vec::new();
     let mut open: HashMap<u64, usize> = HashMap::new();
     for (line, text) in text.lines().enumerate().map(|(at, text)| (at + 1, text)) {
-        let error = |what: &str| JepsenError { line, what: what.to_owned() };
+        let error = |what: &str| ReadError { line, what: what.to_owned() };
         let Some([process, kind, f, value]) = fields(text) else { continue };
         let Ok(process) = process.parse::<u64>() else { continue };
         if kind == ":invoke" {
@@ -123,7 +108,7 @@ pub fn read(text: &str) -> Result<Vec<RegisterOperation>, JepsenError> {
         operation.end = Some((line, end));
     }
     if operations.is_empty() {
-        return Err(JepsenError { line: 0, what: "expected lines such as `0 :invoke :read nil`, found none".into() });
+        return Err(ReadError { line: 0, what: "expected lines such as `0 :invoke :read nil`, found none".into() });
     }
     Ok(operations)
 }

@@ -13,24 +13,9 @@ use kv_core::{
     types::{LogIndex, Revision, Sequence, SessionId, ShardId, Term, Token},
 };
 
-use super::{Answer, Call, Consistency, Durability, History, Mode, Moment, Name, Operation, Previous, Seen, Stamp};
-
-/// Why a text is no history.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ParseError {
-    /// The line, from 1.
-    pub line: usize,
-    /// What was expected there.
-    pub expected: &'static str,
-}
-
-impl fmt::Display for ParseError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "line {}: expected {}", self.line, self.expected)
-    }
-}
-
-impl std::error::Error for ParseError {}
+use super::{
+    Answer, Call, Consistency, Durability, History, Mode, Moment, Name, Operation, Previous, ReadError, Seen, Stamp,
+};
 
 impl fmt::Display for History {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -125,15 +110,18 @@ fn token_text(token: &Token) -> String {
 }
 
 impl std::str::FromStr for History {
-    type Err = ParseError;
+    type Err = ReadError;
 
     /// Reads what [`History`]'s `Display` wrote; empty lines and lines that begin with `#` are skipped.
-    fn from_str(text: &str) -> Result<Self, ParseError> {
+    fn from_str(text: &str) -> Result<Self, ReadError> {
         let mut operations = Vec::new();
         for (number, line) in text.lines().enumerate() {
             if !line.trim().is_empty() && !line.starts_with('#') {
                 let operation = Words { rest: line.split_ascii_whitespace().peekable() }.operation();
-                operations.push(operation.map_err(|expected| ParseError { line: number + 1, expected })?);
+                operations.push(
+                    operation
+                        .map_err(|expected| ReadError { line: number + 1, what: format!("expected {expected}") })?,
+                );
             }
         }
         Ok(Self { operations })
@@ -317,10 +305,11 @@ fn three_numbers(word: &str) -> Parsed<[u64; 3]> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    const SAMPLE: &str = "\
+    /// Calls and answers of every form.
+    pub(in super::super) const SAMPLE: &str = "\
 0 c1 1@0 put k1 v0 sync 1/2/9 => 4@900 written 6 entry:4:v3 1/2/33
 1 c2 2@0 put k\\x20\\x7e v1 if=absent previous async => 5@950 accepted 1/2/34
 2 c1 6@1000 delete k1 if=rev:6 sync 1/2/10 1/5/1 => 9@1200 failed Conflict NotApplied current:7
@@ -331,12 +320,14 @@ mod tests {
 7 c3 15@1400 wait_durable 1/2/34 => 16@1500 durable
 8 c3 17@1400 delete k1 sync => 18@1500 written 0 absent
 9 c3 19@1400 delete k1 sync => 20@1500 failed Timeout Unknown
+10 c3 21@1400 wait_durable 1/2/35 => 22@1500 unknown
+11 c3 23@1400 get k1 stale => 24@1500 read absent age:18446744073709551615
 ";
 
     #[test]
     fn a_history_reads_back_as_it_was_printed() {
         let history: History = SAMPLE.parse().unwrap();
-        assert_eq!(history.operations().len(), 10);
+        assert_eq!(history.operations().len(), 12);
         assert_eq!(history.to_string(), SAMPLE);
         assert!(history.operations()[1].is_open_write());
         assert!(!history.operations()[0].is_open_write());
@@ -354,7 +345,7 @@ mod tests {
             }
         }
         let error = "\n# comment\n3 c1 5 get k".parse::<History>().unwrap_err();
-        assert_eq!((error.line, error.expected), (3, "a moment such as 12@5000"));
+        assert_eq!(error.to_string(), "line 3: expected a moment such as 12@5000");
     }
 
     #[test]

@@ -1,21 +1,10 @@
 //! Runs written and read back, lines that others may write, and lines that nobody should.
 
-use super::*;
-
-const SAMPLE: &str = "\
-0 c1 1@0 put k1 v0 sync 1/2/9 => 4@900 written 6 entry:4:v3 1/2/33
-1 c2 2@0 put k\\x20\\x7e v1 if=absent previous async => 5@950 accepted 1/2/34
-2 c1 6@1000 delete k1 if=rev:6 sync 1/2/10 1/5/1 => 9@1200 failed Conflict NotApplied current:7
-3 c1 7@1000 get k1 linearizable => 8@1100 read 6:v0 at:9 age:0
-4 c1 10@1300 get k1 bounded:500 => 11@1400 read absent age:120
-5 c1 12@1300 get k1 stale => never
-6 c3 13@1400 wait_durable 1/2/34 => 14@1500 lost
-7 c3 15@1400 wait_durable 1/2/34 => 16@1500 durable
-8 c3 17@1400 delete k1 sync => 18@1500 written 0 absent
-9 c3 19@1400 delete k1 sync => 20@1500 failed Timeout Unknown
-10 c3 21@1400 wait_durable 1/2/35 => 22@1500 unknown
-11 c3 23@1400 get k1 stale => 24@1500 read absent age:18446744073709551615
-";
+use crate::history::{
+    ReadError,
+    run::{About, Run, RunEvent, What},
+    text::tests::SAMPLE,
+};
 
 fn sample() -> Run {
     let fault = What::Fault { name: "kill".into(), nodes: vec![2, 3], detail: "kill -9 \"now\"".into() };
