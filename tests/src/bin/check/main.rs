@@ -120,6 +120,9 @@ fn run(arguments: &Arguments) -> Result<Verdict, String> {
             }
             judged.verdict()
         }
+        Input::Register(_) if arguments.page.is_some() || arguments.edn.is_some() => {
+            return Err(format!("{shown} is a register's log, of which no page is made and which is in EDN as it is"));
+        }
         Input::Register(operations) => {
             let judged = register::judge(operations);
             print(&register::report(operations, &judged));
