@@ -4,7 +4,7 @@ use super::{
     Phase, Replica,
     context::Context,
     proposals::Waiting,
-    reads::{Read, Waiter},
+    reads::{Proven, Read, Waiter},
 };
 use crate::{
     command::{Command, CommandOutcome, decode_batch},
@@ -166,32 +166,40 @@ impl Replica {
                 self.reads.proven.push(proven);
                 continue;
             }
-            match &proven.waiter {
+            match proven.waiter {
                 Waiter::Probe { from, probe } => {
                     let index = Some(proven.index);
-                    cx.send(*from, PeerMessage::ReadProbeAnswer { shard: self.shard, probe: *probe, index });
+                    cx.send(from, PeerMessage::ReadProbeAnswer { shard: self.shard, probe, index });
                 }
                 Waiter::Read(read) => match age_if_within(read.consistency, cx.now.micros_since(proven.as_of)) {
-                    Some(age) => failed = self.answer_read(read, Some(age), cx),
+                    Some(age) => {
+                        failed = self.answer_read(&read, Some(age), cx);
+                        if failed.is_err() {
+                            self.reads.proven.push(Proven { waiter: Waiter::Read(read), ..proven });
+                        }
+                    }
                     // The round took too long for it.
                     None => {
                         point!(ReadTookTooLongToProve);
-                        self.reads.waiting.push(proven.waiter);
-                        continue;
+                        self.reads.too_late.push(read);
                     }
                 },
             }
-            if failed.is_err() {
-                self.reads.proven.push(proven);
-            }
         }
+        let is_probing = self.reads.is_probing();
         for read in std::mem::take(&mut self.reads.follower.waiting) {
             let age = self.age_if_fresh(read.consistency, cx).filter(|_| failed.is_ok());
             if let Some(age) = age {
                 failed = self.answer_read(&read, age, cx);
             }
-            if age.is_none() || failed.is_err() {
+            if failed.is_err() {
                 self.reads.follower.waiting.push(read);
+            } else if age.is_none() {
+                // The probe that was sent for it took too long.
+                let too_late = read.asked && !is_probing;
+                point!(ProbeTookTooLong if too_late);
+                let waiting = if too_late { &mut self.reads.too_late } else { &mut self.reads.follower.waiting };
+                waiting.push(read);
             }
         }
         failed

@@ -64,7 +64,7 @@ impl Replica {
         match request.operation {
             Operation::Get { key, consistency } => {
                 let Request { id, epoch, deadline, .. } = request;
-                self.queue_read(Read { request: id, key, epoch, consistency, deadline }, cx);
+                self.queue_read(Read { request: id, key, epoch, consistency, deadline, asked: false }, cx);
             }
             Operation::Write { write, durability } => {
                 let durability = durability.unwrap_or(default);

@@ -99,7 +99,7 @@ impl Replica {
         }
         self.campaign_again();
         self.expire(cx);
-        self.reads.tick(cx.settings.heartbeat_ticks);
+        self.reads.tick(cx.settings.heartbeat_ticks, self.leads());
         self.ask_probe(cx, true);
         self.tick_incoming(cx);
         let (is_fit, leads) = (!self.is_unfit_to_lead(cx), self.leads());

@@ -9,7 +9,8 @@
 //! At a replica that does not lead, a read of bounded age asks the leader for an index by a probe of our own. The state is
 //! then at most as old as the moment at which the probe was sent, on this node's clock; heartbeats prove no age. At the leader
 //! such a read shares a round, and its age reaches back to when that began: a leader that stood still meanwhile may have been
-//! deposed, and does not know it.
+//! deposed, and does not know it. Who wants a state newer than an answer can come back goes on asking once a tick, not as fast as
+//! the network brings answers.
 //!
 //! What a peer says of reads counts only if it holds the shard, and an answer to a probe only from the leader that was asked:
 //! whoever could answer for another could have old states taken for new ones. A peer waits with its newest probe only.
@@ -39,6 +40,8 @@ pub(super) struct Read {
     pub(super) epoch: Option<Epoch>,
     pub(super) consistency: Consistency,
     pub(super) deadline: Time,
+    /// A probe was sent for it.
+    pub(super) asked: bool,
 }
 
 /// Who waits for an index that is proven to be current.
@@ -67,6 +70,8 @@ pub(super) struct Reads {
     ask_again: bool,
     /// Proven, and not answered yet.
     pub(super) proven: Vec<Proven>,
+    /// Those of bounded age for which all that was proven came too late: asked for again at the next tick.
+    pub(super) too_late: Vec<Read>,
     /// The term in which the rounds were asked.
     term: Term,
     /// At a replica that does not lead.
@@ -122,6 +127,7 @@ impl Reads {
             + self.probes.len()
             + self.proven.len()
             + self.follower.waiting.len()
+            + self.too_late.len()
             + self.rounds.iter().map(|round| round.waiters.len()).sum::<usize>()
     }
 
@@ -136,6 +142,7 @@ impl Reads {
             round.waiters.retain(&mut waiter);
         }
         self.proven.retain(|proven| waiter(&proven.waiter));
+        self.too_late.retain(&mut keep);
         self.follower.waiting.retain(keep);
     }
 
@@ -149,13 +156,20 @@ impl Reads {
             Waiter::Read(read) => Some(read),
             Waiter::Probe { .. } => None,
         });
-        for read in reads.chain(&mut self.follower.waiting) {
+        for read in reads.chain(&mut self.follower.waiting).chain(&mut self.too_late) {
             read.deadline = read.deadline.minus_micros(micros);
         }
     }
 
-    /// Each tick: rounds that were not answered within a heartbeat's time are asked again. Messages may have been lost.
-    pub(super) fn tick(&mut self, heartbeat_ticks: u64) {
+    /// Each tick: rounds that were not answered within a heartbeat's time are asked again, messages may have been lost; and reads
+    /// that all answers came too late for wait for newer ones.
+    pub(super) fn tick(&mut self, heartbeat_ticks: u64, leads: bool) {
+        let again = std::mem::take(&mut self.too_late).into_iter().map(|read| Read { asked: false, ..read });
+        if leads {
+            self.waiting.extend(again.map(Waiter::Read));
+        } else {
+            self.follower.waiting.extend(again);
+        }
         self.unanswered_ticks += 1;
         self.ask_again = !self.rounds.is_empty() && self.unanswered_ticks >= heartbeat_ticks && !mutant!("B4");
     }
@@ -182,6 +196,7 @@ impl Reads {
         self.recognised.clear();
         // The next leader is asked at once, and what an earlier one has told is not waited for in vain.
         self.follower.probe = None;
+        self.follower.waiting.iter_mut().for_each(|read| read.asked = false);
         let asked: Vec<Waiter> = std::mem::take(&mut self.rounds).into_iter().flat_map(|round| round.waiters).collect();
         let proven = std::mem::take(&mut self.proven).into_iter().map(|proven| proven.waiter);
         for waiter in asked.into_iter().chain(proven) {
@@ -197,6 +212,11 @@ impl Reads {
     /// A replica that does not lead proves nothing to others: they ask whoever does.
     pub(super) fn forget_probes(&mut self) {
         self.probes.clear();
+    }
+
+    /// Whether a probe of this replica is under way.
+    pub(super) fn is_probing(&self) -> bool {
+        self.follower.probe.is_some()
     }
 
     fn nobody_waits(&self) -> bool {
@@ -355,6 +375,7 @@ impl Replica {
             return;
         }
         let Some(leader) = self.leader() else { return };
+        self.reads.follower.waiting.iter_mut().for_each(|read| read.asked = true);
         let number = cx.unique.next_number();
         self.reads.follower.probe =
             Some(Probe { number, of: leader, asked_at: cx.now, ticks: 0, index: None, in_vain: false });

@@ -107,6 +107,54 @@ fn who_knows_no_index_is_asked_again_at_the_next_tick_and_not_before() {
     assert!(matches!(place.cluster.replies.get(&read), Some(Ok(Answer::Got { .. }))));
 }
 
+/// What no answer can be new enough for is asked for until its time is over, but not as fast as the network brings answers.
+#[test]
+fn a_read_that_wants_a_state_too_new_is_asked_for_once_a_tick() {
+    let mut place = place(&Settings::default());
+    let (shard, leader, [follower, other]) = (place.shard, place.leader, place.followers);
+    let asks = |outputs: &[Output]| {
+        let ask = |output: &&Output| {
+            let Output::Send { message, .. } = output else { return false };
+            matches!(message, PeerMessage::ReadProbe { .. } | PeerMessage::LeadershipAsk { .. })
+        };
+        outputs.iter().filter(ask).count()
+    };
+    // Each turn is 10 us after the one before.
+    let too_new = get("a", Consistency::Bounded { age_micros_max: 9 });
+    let at_follower = place.cluster.ask(follower, shard, too_new.clone());
+    let outputs = place.turn(follower);
+    let Some(Output::Send { message: PeerMessage::ReadProbe { probe, .. }, .. }) = outputs.first() else {
+        panic!("the leader is asked: {outputs:?}")
+    };
+    let message = place.answer(*probe, 1);
+    let outputs = place.hear(follower, leader, message);
+    assert!(!answers(&outputs, at_follower) && asks(&outputs) == 0, "{outputs:?}");
+
+    let at_leader = place.cluster.ask(leader, shard, too_new);
+    let outputs = place.turn(leader);
+    let round = outputs.iter().find_map(|output| match output {
+        Output::Send { message: PeerMessage::LeadershipAsk { round, .. }, .. } => Some(*round),
+        _ => None,
+    });
+    let (round, shards) = (round.unwrap(), vec![shard]);
+    let outputs = place.hear(leader, other, PeerMessage::LeadershipAnswer { round, shards });
+    assert!(!answers(&outputs, at_leader) && asks(&outputs) == 0, "{outputs:?}");
+
+    for (node, asked) in [(follower, 1), (leader, 2)] {
+        place.cluster.inputs.get_mut(&node).unwrap().push(Input::Tick);
+        let outputs = place.turn(node);
+        assert_eq!(asks(&outputs), asked, "{outputs:?}");
+        place.cluster.perform(node, outputs);
+    }
+    // Nothing goes on by itself, and in the end both are told.
+    place.cluster.settle();
+    place.cluster.run_ticks(150);
+    for read in [at_follower, at_leader] {
+        let error = place.cluster.replies[&read].as_ref().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Timeout);
+    }
+}
+
 #[test]
 fn an_index_that_only_an_earlier_leader_knew_is_not_waited_for_in_vain() {
     let mut place = place(&Settings::default());
