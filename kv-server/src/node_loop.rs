@@ -172,7 +172,7 @@ impl NodeLoop {
         let requests = self.pending.len().saturating_sub(requests);
         if let Some(node) = &mut self.node {
             let turned = catch_unwind(AssertUnwindSafe(|| {
-                self.shared.faults.in_turn();
+                self.shared.faults.in_turn(|| self.shared.stop.is_abrupt());
                 node.turn(clock::now(), &mut self.inputs, &mut self.outputs);
             }));
             if let Err(panic) = turned {

@@ -10,9 +10,13 @@
 //! cluster.kill(2)?;
 //! assert!(client.get("hello").await?.is_some());
 //! cluster.restart(2)?;
+//! // Or ten faults of all kinds, drawn from a seed, while the application goes on.
+//! cluster.torment(&kv_server::testing::Nemesis::ALL, 1, 10, std::time::Duration::from_secs(2)).await?;
 //! # Ok(())
 //! # }
 //! ```
+
+mod nemesis;
 
 use std::{
     collections::BTreeMap,
@@ -26,6 +30,7 @@ use kv_client::Client;
 use kv_core::types::NodeId;
 use tempfile::TempDir;
 
+pub use self::nemesis::{Fault, Nemesis};
 use crate::{Addresses, Config, Failure, Faults, Links, Listeners, Server, Trouble, net};
 
 /// How often binding a port again is tried after a restart: another process may have got it in between.
@@ -213,6 +218,19 @@ impl TestCluster {
             return Err(self.unknown(*unknown));
         }
         self.links.partition(&one, &other);
+        Ok(())
+    }
+
+    /// Cuts what one node sends to another, and leaves the other way as it is.
+    ///
+    /// # Errors
+    /// If there is no such node.
+    pub fn cut_one_way(&self, from: u64, to: u64) -> Result<(), Failure> {
+        let (from, to) = (NodeId(from), NodeId(to));
+        if let Some(unknown) = [from, to].into_iter().find(|node| !self.nodes.contains_key(node)) {
+            return Err(self.unknown(unknown));
+        }
+        self.links.cut_one_way(from, to);
         Ok(())
     }
 

@@ -25,7 +25,7 @@ pub(crate) async fn watch_disk(data: PathBuf, shared: Arc<Shared>) {
         match rustix::fs::statvfs(&data) {
             Ok(disk) => {
                 is_told = true;
-                let bytes = disk.f_bavail.saturating_mul(disk.f_frsize);
+                let bytes = shared.faults.disk_free(disk.f_bavail.saturating_mul(disk.f_frsize));
                 shared.disk_free_bytes.store(bytes, Ordering::Relaxed);
                 shared.inbox.push(Event::Input(Input::DiskFree { bytes }));
             }

@@ -13,3 +13,4 @@ mod peers;
 mod raw;
 mod start;
 mod support;
+mod torment;
