@@ -85,6 +85,10 @@ chaos-each secs="120" seed="1":
 mutants:
     @cargo run --release -q -p kv-tests --bin sim -- --mutants
 
+# Writes the tables of RELIABILITY.md anew, from the books in tests/: simulated.txt, chaos.jsonl, mutants.md (`just mutants > tests/mutants.md`), proofs.jsonl.
+reliability:
+    KV_REGENERATE=1 cargo test -p kv-tests --test reliability
+
 # Fuzzing for long: so many made-up inputs for each target (the three nodes take a tenth), a line for each; some 15 minutes of
 # CPU for 10,000,000. `just fuzz 100000 7 log` takes other inputs, for the targets whose names have `log` in them.
 fuzz runs="10000000" seed="1" only="":

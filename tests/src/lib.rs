@@ -1,5 +1,6 @@
 //! How kv is proven: the simulator's world, the record of what clients saw, and the judges of both.
 
+pub mod books;
 pub mod check;
 pub mod damage;
 pub mod disk;

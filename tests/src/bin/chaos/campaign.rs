@@ -3,37 +3,13 @@
 //! Lines are only ever added, so that the file of two branches merges.
 
 use std::{
-    collections::BTreeMap,
     fs::File,
     io::Write,
     path::Path,
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use serde::{Deserialize, Serialize};
-
-/// One run.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub(crate) struct Line {
-    /// The day (UTC), as 2026-11-21.
-    pub(crate) date: String,
-    pub(crate) version: String,
-    pub(crate) seed: u64,
-    pub(crate) nodes: usize,
-    /// Whether each node had a network namespace.
-    pub(crate) namespaces: bool,
-    pub(crate) nemeses: Vec<String>,
-    pub(crate) workload: String,
-    /// Seconds in which faults were made.
-    pub(crate) secs: u64,
-    /// How many faults of each kind.
-    pub(crate) faults: BTreeMap<String, u64>,
-    pub(crate) operations: u64,
-    /// Milliseconds from each kill of the busiest node to the first write to each shard that it had led.
-    pub(crate) failover_ms: Vec<u64>,
-    pub(crate) violations: Vec<String>,
-}
+use kv_tests::books::chaos::{Line, Sum, read_all};
 
 /// Adds a run to the file.
 pub(crate) fn add(path: &Path, line: &Line) -> Result<(), String> {
@@ -46,25 +22,16 @@ pub(crate) fn add(path: &Path, line: &Line) -> Result<(), String> {
 /// What the whole file adds up to, in a line for people.
 pub(crate) fn sum(path: &Path) -> Result<String, String> {
     let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
-    let mut faults: BTreeMap<String, u64> = BTreeMap::new();
-    let (mut runs, mut secs, mut operations, mut violated) = (0, 0, 0, 0);
-    for (number, line) in text.lines().enumerate() {
-        let line: Line =
-            serde_json::from_str(line).map_err(|error| format!("{}: line {}: {error}", path.display(), number + 1))?;
-        runs += 1;
-        secs += line.secs;
-        operations += line.operations;
-        violated += u64::from(!line.violations.is_empty());
-        for (name, count) in line.faults {
-            *faults.entry(name).or_default() += count;
-        }
-    }
-    let of_kinds: Vec<_> = faults.iter().map(|(name, count)| format!("{count} {name}")).collect();
-    let total: u64 = faults.values().sum();
+    let sum = Sum::of(&read_all(&text).map_err(|error| format!("{}: {error}", path.display()))?);
+    let of_kinds: Vec<_> = sum.faults.iter().map(|(name, count)| format!("{count} {name}")).collect();
     Ok(format!(
-        "{runs} runs, {} minutes, {operations} operations, {total} faults ({}), {violated} runs with violations",
-        secs / 60,
-        of_kinds.join(", ")
+        "{} runs, {} minutes, {} operations, {} faults ({}), {} runs with violations",
+        sum.runs,
+        sum.secs / 60,
+        sum.operations,
+        sum.faults_of_all_kinds(),
+        of_kinds.join(", "),
+        sum.violated
     ))
 }
 
@@ -90,6 +57,8 @@ fn date(day: u64) -> (u64, u64, u64) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     #[test]

@@ -9,6 +9,7 @@ use std::{
 use futures_util::future::join_all;
 use kv_client::{Client, ClientBuilder};
 use kv_tests::{
+    books::chaos::Line,
     history::{
         recorder::Recorder,
         run::{About, Settings},
@@ -233,7 +234,7 @@ fn finish(options: &Options, nemeses: &[Nemesis], world: &World, path: &Path) ->
     print_failovers(&failovers);
     if let Some(campaign) = &options.campaign {
         let now = campaign::now();
-        let line = campaign::Line {
+        let line = Line {
             date: now.split('T').next().unwrap_or_default().to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             seed: options.seed,

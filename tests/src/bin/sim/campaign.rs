@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use kv_tests::sim::report::Report;
+use kv_tests::{books::simulated, sim::report::Report};
 
 /// First seed of the first campaign: far from those that people try by hand.
 const SEED_FIRST: u64 = 1_000_000;
@@ -24,6 +24,8 @@ pub(crate) struct Campaign {
     path: PathBuf,
     /// The lines of the file without this campaign's.
     before: Vec<String>,
+    /// What they tell of, simulated.
+    hours_before: f64,
     first: u64,
     last: u64,
     micros: u64,
@@ -41,14 +43,21 @@ impl Campaign {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => HEAD.to_owned(),
             other => other.map_err(|error| format!("{}: {error}", path.display()))?,
         };
+        let earlier = simulated::Campaign::read_all(&text).map_err(|error| format!("{}: {error}", path.display()))?;
+        let first = earlier.iter().map(|campaign| campaign.last + 1).fold(SEED_FIRST, u64::max);
         let before: Vec<String> = text.lines().map(str::to_owned).collect();
-        let mut first = SEED_FIRST;
-        for line in before.iter().filter(|line| line.starts_with("seeds ")) {
-            let (_, last) = seeds(line).ok_or_else(|| format!("{}: not a campaign: {line}", path.display()))?;
-            first = first.max(last + 1);
-        }
+        let hours_before = earlier.iter().map(|campaign| campaign.hours).sum();
         let path = path.to_owned();
-        Ok(Self { path, before, first, last: first, micros: 0, failed: Vec::new(), faults: BTreeMap::new() })
+        Ok(Self {
+            path,
+            before,
+            hours_before,
+            first,
+            last: first,
+            micros: 0,
+            failed: Vec::new(),
+            faults: BTreeMap::new(),
+        })
     }
 
     /// The seed that comes next.
@@ -88,8 +97,7 @@ impl Campaign {
 
     /// All that the file tells of, this campaign included, in a sentence.
     pub(crate) fn total(&self) -> String {
-        let lines = self.before.iter().filter(|line| line.starts_with("seeds "));
-        let hours: f64 = lines.filter_map(|line| field(line, "hours")).sum::<f64>() + self.micros as f64 / 3_600e6;
+        let hours = self.hours_before + self.micros as f64 / 3_600e6;
         format!("{} tells of {:.1} simulated days", self.path.display(), hours / 24.0)
     }
 
@@ -109,14 +117,3 @@ impl Campaign {
 /// What a new file begins with.
 const HEAD: &str = "# What was simulated: a line a campaign, written by `sim --campaign`. Seeds of different lines mean what the simulator \
                     was then.";
-
-fn seeds(line: &str) -> Option<(u64, u64)> {
-    let (first, last) = line.split_whitespace().nth(1)?.split_once("..")?;
-    Some((first.parse().ok()?, last.parse().ok()?))
-}
-
-fn field(line: &str, name: &str) -> Option<f64> {
-    let mut words = line.split_whitespace();
-    words.find(|word| *word == name)?;
-    words.next()?.parse().ok()
-}
