@@ -1,33 +1,33 @@
 //! A read that may be old is no older than it says, and than was asked.
 //!
-//! Its state holds every write of the shard that was acknowledged before the moment to which its age reaches back from its call. That
-//! is judged by the shard's revision, which sees over keys; whether the entry itself was current at such a moment is judged with the
-//! order of each key.
+//! Its state holds every change of the shard of which anybody was told before the moment to which its age reaches back from its call: only
+//! what is decided is told. That is judged by the shard's revision, which sees over keys; whether the entry itself was current at such a
+//! moment is judged with the order of each key.
 
 use kv_core::types::Revision;
 
-use super::{Status, index::Index};
+use super::{Status, index::Index, revisions::highest_told};
 use crate::history::{Answer, Call, Consistency, Operation, run::Settings};
 
 /// Judges all reads that may be old.
 #[must_use]
 pub fn judge(operations: &[Operation], index: &Index, settings: &Settings) -> Status {
     let group = |place: usize| index.key_of[place].map(|key| index.group_of[key]);
-    // For each group when its highest acknowledged revision grew, to what, and by which write; both ascend.
-    let mut acknowledged: Vec<Vec<(u64, Revision, usize)>> = vec![Vec::new(); index.groups];
+    // For each group when the highest revision that was told grew, to what, and by which operation; both ascend.
+    let mut told: Vec<Vec<(u64, Revision, usize)>> = vec![Vec::new(); index.groups];
     let mut answers: Vec<_> = operations
         .iter()
         .enumerate()
         .filter_map(|(place, operation)| {
-            let (at, Answer::Written { revision, .. }) = operation.completed.as_ref()? else { return None };
-            Some((at.micros, *revision, place))
+            let (at, _) = operation.completed.as_ref()?;
+            Some((at.micros, highest_told(operation)?, place))
         })
         .collect();
     answers.sort_unstable();
     for (micros, revision, place) in answers {
         let Some(group) = group(place) else { continue };
-        if acknowledged[group].last().is_none_or(|(_, last, _)| *last < revision) {
-            acknowledged[group].push((micros, revision, place));
+        if told[group].last().is_none_or(|(_, last, _)| *last < revision) {
+            told[group].push((micros, revision, place));
         }
     }
     let (mut judged, mut oldest_micros) = (0, 0);
@@ -53,11 +53,11 @@ pub fn judge(operations: &[Operation], index: &Index, settings: &Settings) -> St
         }
         let since = operation.invoked.micros.saturating_sub(settings.age_micros(*age_micros));
         let (Some(at), Some(group)) = (at, group(place)) else { continue };
-        let before = acknowledged[group].partition_point(|(micros, ..)| *micros < since);
-        if let Some((_, revision, by)) = acknowledged[group][..before].last().filter(|(_, revision, _)| revision > at) {
+        let before = told[group].partition_point(|(micros, ..)| *micros < since);
+        if let Some((_, revision, by)) = told[group][..before].last().filter(|(_, revision, _)| revision > at) {
             let why = format!(
-                "the read said that its state was at most {age_micros} us old; revision {revision} of the shard was acknowledged longer \
-                 than that before it was called, and it read from revision {at}"
+                "the read said that its state was at most {age_micros} us old; revision {revision} of the shard was told longer than that \
+                 before it was called, and it read from revision {at}"
             );
             return Status::violated(why, &[&operations[*by], operation], operations.len());
         }

@@ -57,6 +57,8 @@ struct Store {
     rng: fastrand::Rng,
     held: Vec<Option<Seen>>,
     revisions: Vec<u64>,
+    /// The last index of each shard's log: places are in the order of effects.
+    indexes: Vec<u64>,
 }
 
 /// Makes a run up.
@@ -66,6 +68,7 @@ pub fn run(shape: Shape) -> Run {
         rng: fastrand::Rng::with_seed(shape.seed),
         held: vec![None; shape.keys.max(1) as usize],
         revisions: vec![0; SHARDS as usize],
+        indexes: vec![0; SHARDS as usize],
     };
     let keys: Vec<Name> = (0..shape.keys.max(1)).map(|key| Name::of(format!("k{key}").as_bytes())).collect();
     let mut history = History::default();
@@ -200,7 +203,9 @@ impl Store {
                 *last += u64::from(changes);
                 let revision = if changes { Revision(*last) } else { Revision(0) };
                 self.held[key] = value.clone().map(|value| Seen { revision, value });
-                let token = Token { shard: ShardId(open.shard + 1), term: Term(2), index: LogIndex(open.id) };
+                let index = &mut self.indexes[open.shard as usize];
+                *index += 1;
+                let token = Token { shard: ShardId(open.shard + 1), term: Term(2), index: LogIndex(*index) };
                 match mode {
                     Mode::Sync => Answer::Written { revision, previous, token: Some(token) },
                     Mode::Async => Answer::Accepted { token },

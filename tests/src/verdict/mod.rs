@@ -19,7 +19,7 @@
 //! Other people's histories of one register are judged by [`register`].
 //!
 //! A promise that is broken is shown by the smallest set of operations that shows it. A search that is given up is *undecided*,
-//! and an undecided run has not passed. Judging a million operations takes a few seconds.
+//! and an undecided run has not passed; neither has one in which nobody was told anything. Judging a million operations takes a few seconds.
 
 pub mod age;
 pub mod durable;
@@ -105,11 +105,11 @@ pub struct Violated {
 /// The verdict on the whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// No promise was broken, and none is undecided.
+    /// No promise was broken, none is undecided, and something was judged.
     Ok,
     /// A promise was broken.
     Violated,
-    /// No promise is known to be broken, and of some it can't be told.
+    /// No promise is known to be broken, and of some it can't be told; or there is nothing to tell it from.
     Undecided,
 }
 
@@ -119,16 +119,26 @@ pub fn judge(run: &Run) -> Judged {
     let index = Index::of(&run.history);
     let operations = run.history.operations();
     let (revisions, forward) = revisions::judge(operations, &index);
-    let (suffix, durable) = durable::judge(operations, &run.about.settings);
+    let settings = &run.about.settings;
+    let (suffix, durable) = durable::judge(operations, settings);
+    let (order, once, suffix) = match once::Puts::of(operations) {
+        Ok(puts) => (order::judge(operations, &index, settings), once::judge(operations, puts), suffix),
+        // What goes by who wrote a value can't be judged then.
+        Err(why) => {
+            let undecided = || Status::Undecided(why.clone());
+            let suffix = if matches!(suffix, Status::Violated(_)) { undecided() } else { suffix };
+            (undecided(), undecided(), suffix)
+        }
+    };
     let findings = [
-        (Promise::Order, order::judge(operations, &index, &run.about.settings)),
+        (Promise::Order, order),
         (Promise::Revisions, revisions),
         (Promise::Forward, forward),
-        (Promise::Once, once::judge(operations)),
+        (Promise::Once, once),
         (Promise::Present, present::judge(operations, &index, run.final_reads_from())),
         (Promise::Suffix, suffix),
         (Promise::Durable, durable),
-        (Promise::Age, age::judge(operations, &index, &run.about.settings)),
+        (Promise::Age, age::judge(operations, &index, settings)),
         (Promise::Values, values::judge(operations, &index, &run.about.workload)),
     ];
     Judged { findings: findings.map(|(promise, status)| Finding { promise, status }).to_vec() }
@@ -141,7 +151,9 @@ impl Judged {
         let any = |is: fn(&Status) -> bool| self.findings.iter().any(|finding| is(&finding.status));
         if any(|status| matches!(status, Status::Violated(_))) {
             Verdict::Violated
-        } else if any(|status| matches!(status, Status::Undecided(_))) {
+        } else if any(|status| matches!(status, Status::Undecided(_)))
+            || !any(|status| matches!(status, Status::Held(_)))
+        {
             Verdict::Undecided
         } else {
             Verdict::Ok
@@ -187,5 +199,7 @@ impl Status {
     }
 }
 
+#[cfg(test)]
+mod anomalies;
 #[cfg(test)]
 mod tests;

@@ -16,23 +16,37 @@ struct Put {
     seen: Option<(Revision, usize)>,
 }
 
+/// All puts of a history by their values.
+#[derive(Default)]
+pub struct Puts<'a>(HashMap<&'a Name, Put>);
+
+impl<'a> Puts<'a> {
+    /// The puts of these operations.
+    ///
+    /// # Errors
+    /// In words, which two write the same value: then what is read does not say what was seen.
+    pub fn of(operations: &'a [Operation]) -> Result<Self, String> {
+        let mut puts: HashMap<&Name, Put> = HashMap::with_capacity(operations.len() / 2);
+        for (place, operation) in operations.iter().enumerate() {
+            let Call::Write { value: Some(value), .. } = &operation.call else { continue };
+            let seen = match operation.answer() {
+                Some(Answer::Written { revision, .. }) => Some((*revision, place)),
+                _ => None,
+            };
+            if let Some(other) = puts.insert(value, Put { place, seen }) {
+                return Err(format!(
+                    "operations {} and {} write the same value {value}, so that a read does not say which it saw: the workload is at fault",
+                    operations[other.place].id, operation.id
+                ));
+            }
+        }
+        Ok(Self(puts))
+    }
+}
+
 /// Judges all values that were seen, and the session numbers of writes.
 #[must_use]
-pub fn judge(operations: &[Operation]) -> Status {
-    let mut puts: HashMap<&Name, Put> = HashMap::with_capacity(operations.len() / 2);
-    for (place, operation) in operations.iter().enumerate() {
-        let Call::Write { value: Some(value), .. } = &operation.call else { continue };
-        let seen = match operation.answer() {
-            Some(Answer::Written { revision, .. }) => Some((*revision, place)),
-            _ => None,
-        };
-        if let Some(other) = puts.insert(value, Put { place, seen }) {
-            return Status::Undecided(format!(
-                "operations {} and {} write the same value {value}, so that a read does not say which it saw: the workload is at fault",
-                operations[other.place].id, operation.id
-            ));
-        }
-    }
+pub fn judge(operations: &[Operation], Puts(mut puts): Puts<'_>) -> Status {
     if let Some(broken) = session_number_twice(operations) {
         return broken;
     }
@@ -65,7 +79,10 @@ pub fn judge(operations: &[Operation]) -> Status {
             return Status::violated(why, &[writer, &operations[by], operation], operations.len());
         }
     }
-    Status::Held(format!("{} puts, {judged} sights of their values", puts.len()))
+    match judged {
+        0 => Status::NotAsked("no value was seen"),
+        _ => Status::Held(format!("{} puts, {judged} sights of their values", puts.len())),
+    }
 }
 
 fn is_written(operation: &Operation) -> bool {

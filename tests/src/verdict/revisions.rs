@@ -4,7 +4,7 @@
 //! a log that is applied in one order; it is judged by itself because it sees over keys, which the order of each key can't, and
 //! because it needs no search.
 
-use kv_core::types::Revision;
+use kv_core::{command::Condition, types::Revision};
 
 use super::{Status, index::Index};
 use crate::history::{Answer, Call, Consistency, Name, Operation, Previous};
@@ -12,10 +12,15 @@ use crate::history::{Answer, Call, Consistency, Name, Operation, Previous};
 /// Judges the revisions of shards, and what readers of single keys saw.
 #[must_use]
 pub fn judge(operations: &[Operation], index: &Index) -> (Status, Status) {
-    let shards = stands_for_two(operations, index).or_else(|| goes_back(operations, index)).unwrap_or_else(|| {
-        let told = operations.iter().filter(|operation| highest_told(operation).is_some()).count();
-        Status::Held(format!("{told} answers, {} shards or single keys", index.groups))
-    });
+    let shards =
+        stands_for_two(operations, index).or_else(|| goes_back(operations, index)).unwrap_or_else(|| match operations
+            .iter()
+            .filter(|operation| highest_told(operation).is_some())
+            .count()
+        {
+            0 => Status::NotAsked("nobody was told a revision"),
+            told => Status::Held(format!("{told} answers, {} shards or single keys", index.groups)),
+        });
     (shards, forward(operations, index))
 }
 
@@ -101,8 +106,8 @@ fn forward(operations: &[Operation], index: &Index) -> Status {
     }
 }
 
-/// The highest revision of the shard that an answer tells.
-fn highest_told(operation: &Operation) -> Option<Revision> {
+/// The highest revision of the shard that an answer tells: the shard had it by then.
+pub(super) fn highest_told(operation: &Operation) -> Option<Revision> {
     match operation.answer()? {
         Answer::Read { entry, at, .. } => entry.as_ref().map(|seen| seen.revision).max(*at),
         Answer::Written { revision, .. } => Some(*revision),
@@ -123,39 +128,57 @@ fn entry_told(operation: &Operation) -> Option<Revision> {
     }
 }
 
-/// An entry that an answer tells: group, revision, key, value, and the operation.
-type Entry<'a> = (usize, Revision, usize, Option<&'a Name>, usize);
+/// What an answer tells of an entry: group, revision, key, what it held, and the operation.
+type Entry<'a> = (usize, Revision, usize, Held<'a>, usize);
+
+/// What a key held at a revision, as far as an answer tells.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Held<'a> {
+    /// Nothing: it was deleted then.
+    Nothing,
+    Value(&'a Name),
+    /// Something: a condition met this revision.
+    Something,
+}
 
 fn stands_for_two(operations: &[Operation], index: &Index) -> Option<Status> {
     let mut entries: Vec<Entry<'_>> = Vec::with_capacity(operations.len());
     for (place, operation) in operations.iter().enumerate() {
         let (Some(key), Some(answer)) = (index.key_of[place], operation.answer()) else { continue };
-        let mut seen = |revision: Revision, value| entries.push((index.group_of[key], revision, key, value, place));
+        let mut seen = |revision: Revision, held| entries.push((index.group_of[key], revision, key, held, place));
         match (&operation.call, answer) {
             (_, Answer::Read { entry: Some(entry), at, .. }) => {
                 if at.is_some_and(|at| entry.revision > at) {
                     let why = "it tells an entry that is newer than the state in which it found it".into();
                     return Some(Status::violated(why, &[operation], operations.len()));
                 }
-                seen(entry.revision, Some(&entry.value));
+                seen(entry.revision, Held::Value(&entry.value));
             }
-            (Call::Write { value, .. }, Answer::Written { revision, previous, .. }) => {
-                seen(*revision, value.as_ref());
+            (Call::Write { value, condition, .. }, Answer::Written { revision, previous, .. }) => {
+                seen(*revision, value.as_ref().map_or(Held::Nothing, Held::Value));
                 if let Previous::Entry(entry) = previous {
-                    seen(entry.revision, Some(&entry.value));
+                    seen(entry.revision, Held::Value(&entry.value));
+                }
+                if let Condition::RevisionIs(revision) = condition {
+                    seen(*revision, Held::Something);
                 }
             }
+            (Call::Write { .. }, Answer::Failed { current: Some(current), .. }) => seen(*current, Held::Something),
             _ => {}
         }
     }
     entries.retain(|(_, revision, ..)| *revision != Revision(0));
-    entries.sort_unstable_by_key(|(group, revision, _, _, place)| (*group, *revision, *place));
-    let differ = |pair: &&[Entry<'_>]| {
-        let ((group, revision, key, value, _), (other_group, other_revision, other_key, other_value, _)) =
-            (pair[0], pair[1]);
-        (group, revision) == (other_group, other_revision) && (key, value) != (other_key, other_value)
-    };
-    let pair = entries.windows(2).find(differ)?;
-    let why = format!("revision {} stands for two different entries of one shard", pair[0].1);
-    Some(Status::violated(why, &[&operations[pair[0].4], &operations[pair[1].4]], operations.len()))
+    entries.sort_unstable_by_key(|(group, revision, _, held, place)| (*group, *revision, *held, *place));
+    let is_same = |one: &Entry<'_>, other: &Entry<'_>| (one.0, one.1) == (other.0, other.1);
+    // What says least stands last, and is held against what says most.
+    let differ = entries.chunk_by(is_same).find_map(|same| {
+        let other = same[1..].iter().find(|other| {
+            let is_other_value = other.3 != same[0].3 && (other.3 != Held::Something || same[0].3 == Held::Nothing);
+            other.2 != same[0].2 || is_other_value
+        });
+        Some((same[0], *other?))
+    });
+    let ((_, revision, .., one), (.., other)) = differ?;
+    let why = format!("revision {revision} stands for two different entries of one shard");
+    Some(Status::violated(why, &[&operations[one], &operations[other]], operations.len()))
 }

@@ -237,10 +237,12 @@ fn lists_that_lose_or_double_and_counters_that_miscount_are_bad() {
     assert_eq!(judged("append", &list("b,a,c")), [[1, 2]]);
     assert_eq!(judged("append", &list("a,b,a")), [[2]]);
     let counter = |last: &str| list(last).replace(" a ", " 1/a ").replace(" a,b ", " 2/b ");
-    assert_eq!(judged("counter", &counter("3/c")), Vec::<Vec<u64>>::new());
+    let third = "3 c3 7@600 put k 3/c sync => never\n";
+    assert_eq!(judged("counter", &(counter("3/c") + third)), Vec::<Vec<u64>>::new());
+    assert_eq!(judged("counter", &counter("3/c")), [[2]], "nobody can have counted so far");
     assert_eq!(judged("counter", &counter("1/c")), [[1, 2]]);
     assert_eq!(judged("counter", &counter("x")), [[2]]);
-    assert_eq!(judged("counter", &counter("2/c").replace("2/b", "1/b")), [[1]]);
+    assert_eq!(judged("counter", &counter("2/c").replace("2/b", "1/b")), [[0, 1]]);
 }
 
 #[test]

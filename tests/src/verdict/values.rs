@@ -3,7 +3,7 @@
 //! Both are made of conditional puts, so all of it follows from the order of each key; but a list that has lost an element in the middle
 //! can be seen by anybody, without believing a search.
 
-use kv_core::types::Revision;
+use kv_core::{error::Outcome, types::Revision};
 
 use super::{Status, index::Index};
 use crate::history::{Answer, Call, Operation, Previous};
@@ -29,7 +29,8 @@ pub fn judge(operations: &[Operation], index: &Index, workload: &str) -> Status 
         }
         sights.sort_unstable();
         judged += sights.len();
-        if let Some((why, shown)) = judge_key(&sights, operations) {
+        let possible = places.iter().filter(|place| may_have_put(&operations[**place])).count() as u64;
+        if let Some((why, shown)) = judge_key(&sights, operations, possible) {
             let shown: Vec<_> = shown.into_iter().map(|place| &operations[place]).collect();
             return Status::violated(why, &shown, operations.len());
         }
@@ -38,6 +39,11 @@ pub fn judge(operations: &[Operation], index: &Index, workload: &str) -> Status 
         0 => Status::NotAsked("values of this workload say nothing"),
         _ => Status::Held(format!("{keys} lists and counters, {judged} sights of their values")),
     }
+}
+
+fn may_have_put(operation: &Operation) -> bool {
+    let is_refused = matches!(operation.answer(), Some(Answer::Failed { outcome: Outcome::NotApplied, .. }));
+    matches!(operation.call, Call::Write { value: Some(_), .. }) && !is_refused
 }
 
 fn sights_of(operation: &Operation, place: usize) -> Vec<Sight<'_>> {
@@ -57,7 +63,7 @@ fn sights_of(operation: &Operation, place: usize) -> Vec<Sight<'_>> {
 
 type Broken = Option<(String, Vec<usize>)>;
 
-fn list(sights: &[Sight<'_>], _: &[Operation]) -> Broken {
+fn list(sights: &[Sight<'_>], _: &[Operation], _: u64) -> Broken {
     for pair in sights.windows(2) {
         let ((_, shorter, by), (revision, longer, place)) = (pair[0], pair[1]);
         let goes_on = longer.strip_prefix(shorter).is_some_and(|rest| rest.is_empty() || rest.starts_with(','));
@@ -77,23 +83,31 @@ fn list(sights: &[Sight<'_>], _: &[Operation]) -> Broken {
     Some((format!("element {} stands in the list twice", twice[0]), vec![place]))
 }
 
-fn counter(sights: &[Sight<'_>], operations: &[Operation]) -> Broken {
+/// Each put of a counter adds one: so it is higher at each revision, and no higher than there were puts.
+fn counter(sights: &[Sight<'_>], operations: &[Operation], possible: u64) -> Broken {
     let count = |value: &str| value.split('/').next().and_then(|count| count.parse::<u64>().ok());
     let mut increments = 0;
-    for (i, (_, value, place)) in sights.iter().enumerate() {
+    for (i, (revision, value, place)) in sights.iter().enumerate() {
         let Some(counted) = count(value) else {
             return Some((format!("{value} is no COUNT/UNIQUE, as values of this workload are"), vec![*place]));
         };
-        if let Some((_, before, by)) = i.checked_sub(1).map(|before| sights[before])
-            && count(before).is_some_and(|before| before > counted)
+        if let Some((earlier, before, by)) = i.checked_sub(1).map(|before| sights[before])
+            && count(before).is_some_and(|before| before > counted || (before == counted && earlier < *revision))
         {
-            return Some((format!("the counter went back to {counted}"), vec![by, *place]));
+            return Some((
+                format!("the counter was changed, and did not go on to more than {counted}"),
+                vec![by, *place],
+            ));
         }
         let operation = &operations[*place];
         let is_increment = matches!(&operation.call, Call::Write { value: Some(own), .. } if own.as_str() == *value);
         increments += u64::from(is_increment && matches!(operation.answer(), Some(Answer::Written { .. })));
         if increments > counted {
             let why = format!("{increments} increments were acknowledged up to here, and it counts {counted}");
+            return Some((why, vec![*place]));
+        }
+        if counted > possible {
+            let why = format!("it counts {counted}, and no more than {possible} increments can have happened");
             return Some((why, vec![*place]));
         }
     }
