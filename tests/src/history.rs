@@ -325,6 +325,28 @@ impl History {
         Self { operations }
     }
 
+    /// The same in the order of the calls, if its moments can be those of one run: judges go by them. For histories that others wrote.
+    ///
+    /// # Errors
+    /// In words, which two moments can't be.
+    pub fn in_order(mut self) -> Result<Self, String> {
+        self.operations.sort_by_key(|operation| operation.invoked);
+        let answered =
+            self.operations.iter().filter_map(|operation| Some((operation.completed.as_ref()?.0, operation)));
+        if let Some((at, operation)) = answered.clone().find(|(at, operation)| at.event <= operation.invoked.event) {
+            return Err(format!("operation {} was called at {} and answered at {at}", operation.id, operation.invoked));
+        }
+        let answered = answered.map(|(at, _)| at);
+        let mut moments: Vec<_> = self.operations.iter().map(|operation| operation.invoked).chain(answered).collect();
+        moments.sort_unstable();
+        let clash = moments.windows(2).find(|pair| pair[0].event == pair[1].event || pair[0].micros > pair[1].micros);
+        match clash {
+            None => Ok(self),
+            Some(pair) if pair[0].event == pair[1].event => Err(format!("event {} is given twice", pair[0].event)),
+            Some(pair) => Err(format!("time goes back from event@micros {} to {}", pair[0], pair[1])),
+        }
+    }
+
     /// Records a call and gives its number, for [`History::stamp`] and [`History::complete`].
     pub fn invoke(&mut self, client: u64, call: Call, at: Moment) -> u64 {
         let id = self.operations.len() as u64;

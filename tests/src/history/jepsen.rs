@@ -113,14 +113,22 @@ pub fn read(text: &str) -> Result<Vec<RegisterOperation>, ReadError> {
     Ok(operations)
 }
 
+/// Judged as one register, many would be found wanting whatever they did.
+const MANY: &str = "expected a bare value: pairs are those of many registers, of which one is judged at a time";
+
 fn call(f: &str, value: &str) -> Result<RegisterCall, &'static str> {
+    let is_pair = |value: &str| value.starts_with('[');
     match f {
+        ":read" | ":write" if is_pair(value) => Err(MANY),
         ":read" => Ok(RegisterCall::Read(None)),
         ":write" => Ok(RegisterCall::Write(known(value))),
         ":cas" => {
             let pair = value.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).ok_or("expected [old new]")?;
             let pair = words(pair);
             let [old, new] = pair.as_slice() else { return Err("expected [old new]") };
+            if is_pair(old) || is_pair(new) {
+                return Err(MANY);
+            }
             Ok(RegisterCall::Cas(known(old), known(new)))
         }
         _ => Err("expected :read, :write or :cas"),
@@ -200,6 +208,8 @@ mod tests {
             ("", 0, "expected lines such as"),
             ("0 :invoke :enqueue 4", 1, "expected :read, :write or :cas"),
             ("0 :invoke :cas 4", 1, "expected [old new]"),
+            ("0 :invoke :read [\"k\" nil]", 1, "expected a bare value"),
+            ("0 :invoke :cas [\"k\" [1 2]]", 1, "expected a bare value"),
             ("0 :invoke :read nil\n1 :ok :read 3", 2, "expected a call before its end"),
             ("0 :invoke :read nil\n0 :invoke :read nil", 2, "expected an end"),
         ] {

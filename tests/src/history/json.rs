@@ -24,7 +24,8 @@
 //! `async_commands_max` (most async writes of a shard that may be acknowledged and undecided); others are shown as they are.
 //!
 //! **Every line of an operation**: `id` (its number, unlike any other's), `event` (a counter of the whole run: a call or answer that
-//! came later has a greater one, no two have the same), `micros` (microseconds since the run began, by one clock for all clients).
+//! came later has a greater one, no two have the same), `micros` (microseconds since the run began, by one clock for all clients, which
+//! never goes back as events go on).
 //!
 //! **`invoke`**: `client`, `f`, and
 //! - `get`: `key`; optional `consistency`: `linearizable` (if left out), `stale`, or `bounded` with `age_micros_max`, microseconds;

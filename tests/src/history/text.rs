@@ -315,13 +315,13 @@ pub(super) mod tests {
 2 c1 6@1000 delete k1 if=rev:6 sync 1/2/10 1/5/1 => 9@1200 failed Conflict NotApplied current:7
 3 c1 7@1000 get k1 linearizable => 8@1100 read 6:v0 at:9 age:0
 4 c1 10@1300 get k1 bounded:500 => 11@1400 read absent age:120
-5 c1 12@1300 get k1 stale => never
+5 c1 12@1400 get k1 stale => never
 6 c3 13@1400 wait_durable 1/2/34 => 14@1500 lost
-7 c3 15@1400 wait_durable 1/2/34 => 16@1500 durable
-8 c3 17@1400 delete k1 sync => 18@1500 written 0 absent
-9 c3 19@1400 delete k1 sync => 20@1500 failed Timeout Unknown
-10 c3 21@1400 wait_durable 1/2/35 => 22@1500 unknown
-11 c3 23@1400 get k1 stale => 24@1500 read absent age:18446744073709551615
+7 c3 15@1500 wait_durable 1/2/34 => 16@1500 durable
+8 c3 17@1500 delete k1 sync => 18@1500 written 0 absent
+9 c3 19@1500 delete k1 sync => 20@1500 failed Timeout Unknown
+10 c3 21@1500 wait_durable 1/2/35 => 22@1500 unknown
+11 c3 23@1500 get k1 stale => 24@1500 read absent age:18446744073709551615
 ";
 
     #[test]
@@ -332,6 +332,23 @@ pub(super) mod tests {
         assert!(history.operations()[1].is_open_write());
         assert!(!history.operations()[0].is_open_write());
         assert!(!history.operations()[5].is_open_write(), "a read is no write");
+    }
+
+    #[test]
+    fn moments_that_cannot_be_those_of_one_run_are_refused() {
+        let in_order = |text: &str| text.parse::<History>().unwrap().in_order();
+        let (call, answer) =
+            ("1 c1 1@5 get k stale => 4@9 read absent age:0\n", "2 c2 2@6 get k stale => 3@8 read absent age:0\n");
+        let sorted = in_order(&format!("{answer}{call}")).unwrap();
+        assert_eq!(sorted.to_string(), format!("{call}{answer}"));
+        assert!(in_order(SAMPLE).is_ok());
+        for (odd, what) in [
+            ("2 c2 2@6 get k stale => 4@9 read absent age:0\n", "event 4 is given twice"),
+            ("2 c2 2@6 get k stale => 3@5 read absent age:0\n", "time goes back from event@micros 2@6 to 3@5"),
+            ("2 c2 3@6 get k stale => 2@6 read absent age:0\n", "operation 2 was called at 3@6 and answered at 2@6"),
+        ] {
+            assert_eq!(in_order(&format!("{call}{odd}")).unwrap_err(), what);
+        }
     }
 
     #[test]

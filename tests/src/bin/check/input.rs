@@ -29,7 +29,7 @@ pub(crate) fn read(path: &Path) -> Result<Input, String> {
     let file = File::open(path).map_err(|fault| fault.to_string())?;
     let mut input = BufReader::with_capacity(1 << 20, file);
     let beginning = input.fill_buf().map_err(|fault| fault.to_string())?.trim_ascii_start();
-    if beginning.starts_with(b"{\"") {
+    if beginning.strip_prefix(b"{").is_some_and(|rest| rest.trim_ascii_start().starts_with(b"\"")) {
         return Run::read(input).map(|run| Input::Run(Box::new(run))).map_err(|fault| fault.to_string());
     }
     let mut bytes = Vec::new();
@@ -39,7 +39,7 @@ pub(crate) fn read(path: &Path) -> Result<Input, String> {
     }
     let text = String::from_utf8_lossy(&bytes);
     if is_printed(&text) {
-        let history: History = text.parse().map_err(|fault| format!("{fault}"))?;
+        let history = text.parse::<History>().map_err(|fault| fault.to_string())?.in_order()?;
         return Ok(Input::Run(Box::new(Run { history, ..Run::default() })));
     }
     jepsen::read(&text).map(Input::Register).map_err(|fault| fault.to_string())

@@ -211,13 +211,14 @@ impl Reader {
         name
     }
 
-    fn finish(mut self) -> Result<Run, ReadError> {
+    fn finish(self) -> Result<Run, ReadError> {
         let Some(about) = self.about else {
             return Err(ReadError { line: 1, what: "expected an `about` line, found nothing".into() });
         };
         // Other programs may write calls in another order than they made them.
-        self.operations.sort_by_key(|operation| operation.invoked);
-        Ok(Run { about, history: History::from_operations(self.operations), events: self.events })
+        let history = History::from_operations(self.operations).in_order();
+        let history = history.map_err(|what| ReadError { line: 0, what })?;
+        Ok(Run { about, history, events: self.events })
     }
 }
 
