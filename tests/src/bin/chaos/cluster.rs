@@ -5,7 +5,8 @@
 use std::{
     fs::{self, File},
     net::{SocketAddr, TcpListener},
-    path::PathBuf,
+    os::unix::process::ExitStatusExt,
+    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
 };
 
@@ -186,6 +187,11 @@ impl Cluster {
         self.setup.directory.join(format!("node-{node}.log"))
     }
 
+    /// Where strace notes a node's system calls.
+    pub(crate) fn trace_file(&self, node: usize) -> PathBuf {
+        self.setup.directory.join(format!("trace-{node}"))
+    }
+
     fn clock_file(&self, node: usize) -> PathBuf {
         self.setup.directory.join(format!("clock-{node}"))
     }
@@ -196,15 +202,30 @@ impl Cluster {
         fs::write(&file, format!("{seconds:+}s\n")).map_err(|error| format!("{}: {error}", file.display()))
     }
 
+    /// Whether a node runs with the library that gives it its wall clock; `None` if it does not run.
+    pub(crate) fn has_clock(&self, node: usize) -> Option<bool> {
+        let maps = fs::read_to_string(Path::new("/proc").join(self.process(node)?.to_string()).join("maps")).ok()?;
+        Some(maps.contains("libfaketime"))
+    }
+
     /// Starts a node that does not run.
     pub(crate) fn spawn(&mut self, node: usize) -> Result<(), String> {
         let path = self.log_file(node);
         let log = File::options().create(true).append(true).open(&path);
         let log = log.map_err(|error| format!("{} can't be opened: {error}", path.display()))?;
-        let mut command = match &self.namespaces {
-            Some(namespaces) => namespaces.network().command(node, &self.setup.server),
-            None => Command::new(&self.setup.server),
+        // Should this program be killed, so are the nodes.
+        let (program, words) = match Tool::Setpriv.path() {
+            Some(setpriv) => (setpriv, ["--pdeathsig", "KILL", "--"].as_slice()),
+            None => (self.setup.server.clone(), [].as_slice()),
         };
+        let mut command = match &self.namespaces {
+            Some(namespaces) => namespaces.network().command(node, &program),
+            None => Command::new(&program),
+        };
+        command.args(words);
+        if !words.is_empty() {
+            command.arg(&self.setup.server);
+        }
         let place = &self.nodes[node - 1];
         command
             .args(["serve", "--insecure", "--node", &node.to_string()])
@@ -227,7 +248,11 @@ impl Cluster {
                 .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
         }
         let child = command.spawn().map_err(|error| format!("{command:?}: {error}"))?;
-        let lies = self.setup.lies.then(|| Tampered::new(child.id(), "fdatasync", "retval=0")).transpose();
+        let lies = self
+            .setup
+            .lies
+            .then(|| Tampered::new(child.id(), "fdatasync", "retval=0", self.trace_file(node)))
+            .transpose();
         let place = &mut self.nodes[node - 1];
         (place.child, place.stopped) = (Some(child), false);
         place.lies = lies?;
@@ -239,19 +264,19 @@ impl Cluster {
         self.nodes[node - 1].child.as_ref().map(Child::id)
     }
 
-    /// Kills nodes with SIGKILL: first all of them, then each is awaited.
-    pub(crate) fn kill(&mut self, nodes: &[usize]) {
+    /// Kills nodes with SIGKILL: first all of them, then each is awaited. Gives those that had ended by themselves before, and how.
+    pub(crate) fn kill(&mut self, nodes: &[usize]) -> Vec<(usize, ExitStatus)> {
         for node in nodes {
             if let Some(child) = self.nodes[node - 1].child.as_mut() {
-                // One that has ended by itself is noticed where it matters.
+                // What became of one that is not there any more is told below.
                 let _ended = child.kill();
             }
         }
-        for node in nodes {
-            if let Some(mut child) = self.nodes[node - 1].child.take() {
-                let _status = child.wait();
-            }
-        }
+        let ended = nodes.iter().filter_map(|node| {
+            let status = self.nodes[node - 1].child.take()?.wait().ok()?;
+            (status.signal() != Some(Signal::KILL.as_raw())).then_some((*node, status))
+        });
+        ended.collect()
     }
 
     /// Stops a node as it is (SIGSTOP), until [`Cluster::resume`].
@@ -297,7 +322,7 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         let all: Vec<_> = (1..=self.nodes.len()).collect();
-        self.kill(&all);
+        let _ended = self.kill(&all);
         if let Some(namespaces) = &self.namespaces {
             namespaces.end_all();
         }

@@ -14,9 +14,10 @@ use kv_client::ClientBuilder;
 use kv_core::types::ShardId;
 use kv_tests::{
     check::revisions,
-    history::{Answer, run::Run},
+    history::{Answer, Name, Operation, run::Run},
     report,
     verdict::{self, Status},
+    workloads::Workload,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -120,10 +121,12 @@ pub(crate) struct Judged {
     /// Answers by what they were.
     pub(crate) answers: BTreeMap<String, u64>,
     pub(crate) violations: Vec<String>,
+    /// Workloads of which nothing was done.
+    pub(crate) silent: Vec<Workload>,
 }
 
 /// Judges the history of a run, and draws its page beside it.
-pub(crate) fn judge(path: &Path, shards: u32) -> Result<Judged, String> {
+pub(crate) fn judge(path: &Path, shards: u32, workloads: &[Workload]) -> Result<Judged, String> {
     let file = File::open(path).map_err(|error| format!("{}: {error}", path.display()))?;
     let run = Run::read(BufReader::new(file)).map_err(|error| format!("{}: {error}", path.display()))?;
     let mut answers: BTreeMap<String, u64> = BTreeMap::new();
@@ -141,6 +144,7 @@ pub(crate) fn judge(path: &Path, shards: u32) -> Result<Judged, String> {
     if run.final_reads_from().is_none() {
         return Err("the run has no final reads".to_owned());
     }
+    let silent = workloads.iter().filter(|workload| !is_heard(**workload, run.history.operations())).copied().collect();
     let judged = verdict::judge(&run);
     let mut violations: Vec<_> =
         judged.violations().map(|(promise, violated)| format!("{}: {}", promise.words(), violated.why)).collect();
@@ -155,5 +159,14 @@ pub(crate) fn judge(path: &Path, shards: u32) -> Result<Judged, String> {
     let page = path.with_extension("html");
     let command = format!("check {}", path.display());
     fs::write(&page, report::html(&run, &judged, &command)).map_err(|error| format!("{}: {error}", page.display()))?;
-    Ok(Judged { operations: run.history.operations().len(), answers, violations })
+    Ok(Judged { operations: run.history.operations().len(), answers, violations, silent })
+}
+
+/// Whether any write of a workload was acknowledged.
+fn is_heard(workload: Workload, operations: &[Operation]) -> bool {
+    let is_own = |key: &Name| key.as_str().split('/').next() == Some(workload.name());
+    operations.iter().any(|operation| {
+        operation.call.key().is_some_and(is_own)
+            && matches!(operation.answer(), Some(Answer::Written { .. } | Answer::Accepted { .. }))
+    })
 }

@@ -11,6 +11,10 @@ use std::{
     io,
     net::{SocketAddr, TcpListener, TcpStream as StdStream},
     os::fd::AsFd,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     thread,
     time::Duration,
 };
@@ -46,6 +50,7 @@ pub(crate) struct Link {
 #[derive(Debug, Default)]
 pub(crate) struct Links {
     links: BTreeMap<(usize, usize), watch::Sender<Link>>,
+    touched: Arc<AtomicU64>,
 }
 
 impl Links {
@@ -73,13 +78,19 @@ impl Links {
             }
         });
         let address = is_bound.recv().map_err(|error| error.to_string())??;
+        let touched = Arc::clone(&self.touched);
         tokio::spawn(async move {
             while let Some((near, far)) = carried.recv().await {
-                tokio::spawn(carry(near, far, seen.clone()));
+                tokio::spawn(carry(near, far, seen.clone(), Arc::clone(&touched)));
             }
         });
         self.links.insert((from, to), link);
         Ok(address)
+    }
+
+    /// How often anything was held back, delayed or cut so far: a fault that leaves this as it was did nothing.
+    pub(crate) fn touched(&self) -> u64 {
+        self.touched.load(Ordering::Relaxed)
     }
 
     /// Holds back all bytes that go from a node to another, on the connections of both.
@@ -123,7 +134,7 @@ fn accept_all(listener: &TcpListener, target: SocketAddr, accepted: &mpsc::Sende
 }
 
 /// Carries a connection until either end closes it or it is cut.
-async fn carry(near: StdStream, far: StdStream, seen: watch::Receiver<Link>) {
+async fn carry(near: StdStream, far: StdStream, seen: watch::Receiver<Link>, touched: Arc<AtomicU64>) {
     let cuts = seen.borrow().cuts;
     let asynchronous = |stream: StdStream| {
         stream.set_nonblocking(true)?;
@@ -133,12 +144,14 @@ async fn carry(near: StdStream, far: StdStream, seen: watch::Receiver<Link>) {
     let (near_read, near_write) = near.into_split();
     let (far_read, far_write) = far.into_split();
     let mut cut = seen.clone();
-    let forth = pass(near_read, far_write, seen.clone(), |link| link.holds_forth > 0);
-    let back = pass(far_read, near_write, seen, |link| link.holds_back > 0);
+    let forth = pass(near_read, far_write, seen.clone(), &touched, |link| link.holds_forth > 0);
+    let back = pass(far_read, near_write, seen, &touched, |link| link.holds_back > 0);
     tokio::select! {
         _ = forth => {}
         _ = back => {}
-        _ = cut.wait_for(|link| link.cuts > cuts) => {}
+        _ = cut.wait_for(|link| link.cuts > cuts) => {
+            touched.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -146,6 +159,7 @@ async fn pass(
     mut from: tokio::net::tcp::OwnedReadHalf,
     mut to: tokio::net::tcp::OwnedWriteHalf,
     mut seen: watch::Receiver<Link>,
+    touched: &AtomicU64,
     holds: impl Fn(&Link) -> bool,
 ) -> io::Result<()> {
     let mut piece = vec![0; PIECE_BYTES];
@@ -154,13 +168,54 @@ async fn pass(
         if length == 0 {
             return Ok(());
         }
+        if holds(&seen.borrow()) {
+            touched.fetch_add(1, Ordering::Relaxed);
+        }
         let link = match seen.wait_for(|link| !holds(link)).await {
             Ok(link) => *link,
             Err(_) => return Ok(()),
         };
         if link.delay > Duration::ZERO {
+            touched.fetch_add(1, Ordering::Relaxed);
             sleep(link.delay).await;
         }
         to.write_all(&piece[..length]).await?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_a_link_does_to_its_bytes_is_counted() {
+        let node = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let mut links = Links::default();
+        let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        let proxy = links.add((1, 2), listen, node.local_addr().unwrap(), None).unwrap();
+        let mut near = TcpStream::connect(proxy).await.unwrap();
+        let (mut far, _) = node.accept().await.unwrap();
+        let mut byte = [0];
+        near.write_all(b"a").await.unwrap();
+        far.read_exact(&mut byte).await.unwrap();
+        assert_eq!((byte, links.touched()), (*b"a", 0));
+
+        links.block(1, 2);
+        near.write_all(b"b").await.unwrap();
+        while links.touched() == 0 {
+            tokio::task::yield_now().await;
+        }
+        far.write_all(b"c").await.unwrap();
+        near.read_exact(&mut byte).await.unwrap();
+        assert_eq!((byte, links.touched()), (*b"c", 1), "the other direction goes on");
+        links.unblock(1, 2);
+        far.read_exact(&mut byte).await.unwrap();
+        assert_eq!((byte, links.touched()), (*b"b", 1));
+
+        links.change((1, 2), |link| link.cuts += 1);
+        assert_eq!(far.read(&mut byte).await.unwrap(), 0, "it is closed");
+        while links.touched() == 1 {
+            tokio::task::yield_now().await;
+        }
     }
 }

@@ -10,7 +10,10 @@
 //!
 //! Exit status: 0 nothing was violated, 1 something was, 2 the run could not be done. Processes are ended by their id only, and
 //! what the run made (processes, namespaces, mounts) is removed also on Ctrl-C and when this program panics; if it is killed itself,
-//! the next run clears the namespaces and their processes away, and mounts stay below the run's directory.
+//! its nodes end with it, and the next run clears namespaces and mounts away.
+//!
+//! A nemesis counts only what it can show: packets dropped, syncs failed, a file lost with the power. A run whose nemeses or workloads did
+//! nothing ends with exit status 2.
 //!
 //! *Caveat*: unlike the simulator's, a run is not repeated by its seed: which faults come in which order is, but not what they meet.
 

@@ -10,7 +10,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use crate::tools::{Tool, run};
+use crate::tools::{Tool, ask, run};
 
 /// What all names begin with. With process id and node they stay below the 15 letters of a link's name.
 const PREFIX: &str = "kvc";
@@ -146,6 +146,25 @@ impl Network {
         let _alone = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
         run(self.command(rule.node, &program).args(["-w", what]).args(&rule.words))
     }
+
+    /// How many packets a rule dropped, or another that says the same: which of them is asked first is the kernel's choice.
+    pub(crate) fn dropped(&self, rule: &Rule) -> Result<u64, String> {
+        let program = Tool::Iptables.path().ok_or_else(|| Tool::Iptables.missing().unwrap_or_default())?;
+        let listed = ask(self.command(rule.node, &program).args(["-w", "-nvxL"]).args(&rule.words[..1]))?;
+        Ok(dropped_in(&listed, &rule.words))
+    }
+}
+
+/// The packets of a rule in what iptables lists: `packets bytes DROP all -- in out source destination and more`.
+fn dropped_in(listed: &str, rule: &[String]) -> u64 {
+    let is_random = rule.iter().any(|word| word == "statistic");
+    let packets = listed.lines().filter_map(|line| {
+        let words: Vec<_> = line.split_whitespace().collect();
+        let is_drop = words.get(2) == Some(&"DROP");
+        let is_rule = if is_random { words.contains(&"statistic") } else { words.contains(&rule[2].as_str()) };
+        words.first().filter(|_| is_drop && is_rule)?.parse::<u64>().ok()
+    });
+    packets.sum()
 }
 
 impl Drop for Namespaces {
@@ -201,5 +220,26 @@ fn end_all_in(namespace: &str) {
     for id in String::from_utf8_lossy(&output.stdout).split_whitespace() {
         let Some(id) = id.parse().ok().and_then(rustix::process::Pid::from_raw) else { continue };
         let _ended = rustix::process::kill_process(id, rustix::process::Signal::KILL);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_packets_of_a_rule_are_found_in_what_is_listed() {
+        let listed = "Chain INPUT (policy ACCEPT 15 packets, 812 bytes)\n    \
+                      pkts      bytes target     prot opt in     out     source               destination         \n       \
+                      3      180 DROP       0    --  *      *       198.18.7.12          0.0.0.0/0           \n       \
+                      2      120 DROP       0    --  *      *       198.18.7.12          0.0.0.0/0           \n      \
+                      40     2100 DROP       0    --  *      *       198.18.7.1           0.0.0.0/0           \n       \
+                      5      300 DROP       0    --  *      *       0.0.0.0/0            0.0.0.0/0            statistic mode random\n";
+        let network = Network { nodes: 3, network: "198.18.7".to_owned(), rules: Arc::default() };
+        let dropped = |rule: Rule| dropped_in(listed, &rule.words);
+        assert_eq!(dropped(network.blocks(Some(2), Some(1)).unwrap()), 5);
+        assert_eq!(dropped(network.blocks(None, Some(1)).unwrap()), 40);
+        assert_eq!(dropped(network.blocks(Some(3), Some(1)).unwrap()), 0);
+        assert_eq!(dropped(network.loses(1, 0.3)), 5);
     }
 }

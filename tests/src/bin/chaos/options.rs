@@ -119,10 +119,14 @@ impl Options {
 
     /// What the clients do.
     pub(crate) fn workloads(&self) -> Result<Vec<Workload>, String> {
-        if self.workload == "all" {
-            return Ok(Workload::ALL.to_vec());
-        }
         let named = |name: &str| Workload::named(name.trim()).ok_or_else(|| format!("there is no workload {name}"));
-        self.workload.split(',').map(named).collect()
+        let workloads: Vec<_> = match self.workload.as_str() {
+            "all" => Workload::ALL.to_vec(),
+            names => names.split(',').map(named).collect::<Result<_, _>>()?,
+        };
+        if self.tasks < workloads.len() {
+            return Err(format!("{} workloads need as many tasks, not {}", workloads.len(), self.tasks));
+        }
+        Ok(workloads)
     }
 }

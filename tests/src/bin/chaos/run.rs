@@ -24,10 +24,11 @@ use tokio::{
 use crate::{
     campaign,
     cluster::{Cluster, Setup},
+    disks,
     end::{self, Judged},
     nemesis::{self, Need, Nemesis},
     options::Options,
-    watch,
+    tools, watch,
     world::World,
 };
 
@@ -41,6 +42,8 @@ const DEADLINE: Duration = Duration::from_secs(3);
 const CLIENTS: usize = 4;
 /// Time to connect to a node: one that is stopped must not hold up those who look at the others.
 const CONNECT_WAIT: Duration = Duration::from_millis(500);
+/// A run that is this much longer, in milliseconds, than the pauses between faults has time for each.
+const TURN_MS: u64 = 20_000;
 /// After so many seconds the load turns to new keys.
 const KEY_SECS: u64 = 20;
 
@@ -50,6 +53,9 @@ pub(crate) async fn run(options: &Options, server: PathBuf) -> Result<Vec<String
     let (nemeses, lacking) = options.nemeses(namespaces.is_ok())?;
     lacking.iter().for_each(|lacking| println!("chaos: {lacking}"));
     let directory = make_directory(options)?;
+    if tools::is_root() {
+        disks::clear_leftovers();
+    }
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
     let ran = tokio::select! {
@@ -73,7 +79,8 @@ fn make_directory(options: &Options) -> Result<PathBuf, String> {
     fs::create_dir(&directory).map_err(|error| format!("{} can't be made: {error}", directory.display()))?;
     let directory = directory.canonicalize().map_err(|error| error.to_string())?;
     let seed = fs::write(directory.join("seed"), format!("{}\n", options.seed));
-    seed.map_err(|error| format!("{}: {error}", directory.display()))?;
+    let maker = fs::write(directory.join(disks::MAKER), format!("{}\n", std::process::id()));
+    seed.and(maker).map_err(|error| format!("{}: {error}", directory.display()))?;
     Ok(directory)
 }
 
@@ -154,13 +161,46 @@ async fn run_in(
         seed: options.seed,
     };
     *world.load.borrow_mut() = Some(Load::start(&clients, &world.recorder, &shape));
-    tokio::select! {
-        _ = watch::watch(&world) => {}
-        stormed = storm(&world, options, nemeses) => stormed?,
-    }
+    let stormed = tokio::select! {
+        _ = watch::watch(&world) => Ok(()),
+        stormed = storm(&world, options, nemeses) => stormed,
+    };
     end::heal(&world, builder()).await?;
     world.recorder.finish().map_err(|error| format!("{}: {error}", path.display()))?;
-    finish(options, nemeses, &world, &path)
+    let (violations, silent) = finish(options, nemeses, &world, &path)?;
+    // What was violated counts, whatever else went wrong; without it, what was not tried has not been passed.
+    match stormed.and_then(|()| proves_something(options, nemeses, &world, &silent)) {
+        Err(error) if violations.is_empty() => Err(error),
+        Err(error) => {
+            eprintln!("chaos: {error}");
+            Ok(violations)
+        }
+        Ok(()) => Ok(violations),
+    }
+}
+
+/// Whether every workload was done, and every nemesis made its fault: else the run says nothing of them.
+///
+/// # Errors
+/// Which did nothing.
+fn proves_something(options: &Options, nemeses: &[Nemesis], world: &World, silent: &[Workload]) -> Result<(), String> {
+    if let Some(workload) = silent.first() {
+        return Err(format!("nothing of the workload {workload} was done: the run says nothing of it"));
+    }
+    let faults = world.faults.borrow();
+    let idle = nemeses.iter().filter(|nemesis| !faults.contains_key(nemesis.name()));
+    let idle: Vec<_> = idle.map(|nemesis| nemesis.name()).collect();
+    if idle.is_empty() {
+        return Ok(());
+    }
+    let idle = idle.join(", ");
+    // Of a short run it was not asked that each has its turn.
+    let longest_pause_ms = options.every_ms.max(2) * 2;
+    if options.faults.is_some() || options.secs * 1_000 <= TURN_MS + longest_pause_ms {
+        println!("idle        {idle}");
+        return Ok(());
+    }
+    Err(format!("no fault was made by {idle}: the run says nothing of it"))
 }
 
 fn describe(options: &Options, nemeses: &[Nemesis], setup: &Setup, no_namespaces: Option<&String>) {
@@ -220,9 +260,15 @@ async fn storm(world: &World, options: &Options, nemeses: &[Nemesis]) -> Result<
     haunted.into_iter().collect()
 }
 
-fn finish(options: &Options, nemeses: &[Nemesis], world: &World, path: &Path) -> Result<Vec<String>, String> {
+/// Judges the run, says what it came to, and gives what was violated and the workloads of which nothing was done.
+fn finish(
+    options: &Options,
+    nemeses: &[Nemesis],
+    world: &World,
+    path: &Path,
+) -> Result<(Vec<String>, Vec<Workload>), String> {
     let setup = world.cluster.borrow().setup().clone();
-    let Judged { operations, answers, violations } = end::judge(path, setup.shards)?;
+    let Judged { operations, answers, violations, silent } = end::judge(path, setup.shards, &options.workloads()?)?;
     let mut all = world.violations.borrow().clone();
     all.extend(violations);
     let faults = world.faults.borrow().clone();
@@ -255,7 +301,7 @@ fn finish(options: &Options, nemeses: &[Nemesis], world: &World, path: &Path) ->
         println!("VIOLATION   {violation}");
     }
     println!("violations  {}", all.len());
-    Ok(all)
+    Ok((all, silent))
 }
 
 /// How long writes waited after kills of the busiest node.

@@ -13,6 +13,7 @@ use std::{
 pub(crate) enum Tool {
     Ip,
     Nsenter,
+    Setpriv,
     Iptables,
     Strace,
     Losetup,
@@ -29,6 +30,7 @@ impl Tool {
         match self {
             Self::Ip => "ip",
             Self::Nsenter => "nsenter",
+            Self::Setpriv => "setpriv",
             Self::Iptables => "iptables",
             Self::Strace => "strace",
             Self::Losetup => "losetup",
@@ -40,7 +42,7 @@ impl Tool {
     fn package(self) -> &'static str {
         match self {
             Self::Ip => "iproute2",
-            Self::Nsenter => "util-linux",
+            Self::Nsenter | Self::Setpriv => "util-linux",
             Self::Iptables => "iptables",
             Self::Strace => "strace",
             Self::Losetup => "mount",
@@ -83,9 +85,14 @@ pub(crate) fn is_root() -> bool {
 
 /// Runs a command and waits for its end.
 pub(crate) fn run(command: &mut Command) -> Result<(), String> {
+    ask(command).map(drop)
+}
+
+/// Runs a command, waits for its end, and gives what it printed.
+pub(crate) fn ask(command: &mut Command) -> Result<String, String> {
     let output = command.stdin(Stdio::null()).output().map_err(|error| format!("{command:?}: {error}"))?;
     if output.status.success() {
-        return Ok(());
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let said = String::from_utf8_lossy(&output.stderr);
     Err(format!("{command:?} failed: {}", said.trim()))

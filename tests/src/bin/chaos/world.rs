@@ -67,6 +67,8 @@ pub(crate) struct World {
 pub(crate) struct Blocked {
     rules: Vec<Rule>,
     links: Vec<(usize, usize)>,
+    /// What links had done before.
+    touched: u64,
 }
 
 /// A node that no other nemesis may touch meanwhile.
@@ -172,8 +174,9 @@ impl World {
     pub(crate) async fn block(&self, pairs: &[(Option<usize>, Option<usize>)]) -> Result<Blocked, String> {
         let Some(network) = self.network.clone() else {
             let links: Vec<_> = pairs.iter().filter_map(|(from, to)| Some(((*from)?, (*to)?))).collect();
+            let touched = self.links.touched();
             links.iter().for_each(|(from, to)| self.links.block(*from, *to));
-            return Ok(Blocked { rules: Vec::new(), links });
+            return Ok(Blocked { rules: Vec::new(), links, touched });
         };
         let rules = pairs.iter().filter_map(|(from, to)| network.blocks(*from, *to)).collect();
         self.add_rules(rules).await
@@ -184,16 +187,34 @@ impl World {
         let network = self.network.clone().ok_or("there are no network namespaces")?;
         aside(move || {
             rules.iter().try_for_each(|rule| network.add_rule(rule))?;
-            Ok(Blocked { rules, links: Vec::new() })
+            Ok(Blocked { rules, links: Vec::new(), touched: 0 })
         })
         .await
     }
 
-    /// Undoes it.
-    pub(crate) async fn unblock(&self, blocked: Blocked) -> Result<(), String> {
+    /// Undoes it, and tells how many packets were dropped, or how often bytes were held back.
+    pub(crate) async fn unblock(&self, blocked: Blocked) -> Result<u64, String> {
         blocked.links.iter().for_each(|(from, to)| self.links.unblock(*from, *to));
-        let Some(network) = self.network.clone() else { return Ok(()) };
-        aside(move || blocked.rules.iter().try_for_each(|rule| network.remove_rule(rule))).await
+        let Some(network) = self.network.clone() else { return Ok(self.links.touched() - blocked.touched) };
+        aside(move || {
+            let dropped = blocked.rules.iter().map(|rule| network.dropped(rule)).sum::<Result<u64, String>>()?;
+            blocked.rules.iter().try_for_each(|rule| network.remove_rule(rule))?;
+            Ok(dropped)
+        })
+        .await
+    }
+
+    /// Kills nodes at once. One that turns out to have ended by itself before is a violation that nobody else would see.
+    pub(crate) fn kill(&self, nodes: &[usize]) {
+        let ended = self.cluster.borrow_mut().kill(nodes);
+        for (node, status) in ended {
+            if !self.may_end.borrow().contains(&node) {
+                let words = self.cluster.borrow().last_words(node);
+                self.violated(format!(
+                    "node {node} had ended by itself with {status} when it was to be killed: {words}"
+                ));
+            }
+        }
     }
 
     /// How the cluster is.

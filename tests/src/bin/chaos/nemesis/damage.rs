@@ -28,7 +28,7 @@ pub(super) async fn flip(world: &World, random: &mut fastrand::Rng) -> Result<bo
     let Some(taken) = world.take(nodes - random.usize(0..(nodes - 1) / 2)) else { return Ok(false) };
     let data = world.cluster.borrow().data(taken.node);
     let from = world.recorder.micros();
-    world.cluster.borrow_mut().kill(&[taken.node]);
+    world.kill(&[taken.node]);
     let wants_log = random.u8(0..LOG_FLIPS) == 0 && world.out.borrow().is_empty();
     let files = files_below(&data)?;
     let is_log = |path: &PathBuf| path.strip_prefix(&data).is_ok_and(|path| path.starts_with("log"));
@@ -71,7 +71,7 @@ async fn refuses(world: &World, node: usize) {
         ended = world.cluster.borrow_mut().has_ended(node);
     }
     if ended.and_then(|status| status.code()) != Some(EXIT_DAMAGED) {
-        world.cluster.borrow_mut().kill(&[node]);
+        world.kill(&[node]);
         world.violated(format!("node {node} did not refuse a damaged log: {ended:?}"));
     }
 }

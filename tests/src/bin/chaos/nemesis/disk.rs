@@ -11,6 +11,8 @@ use crate::{
 
 /// Below this many free bytes a node takes no writes (the server's default).
 const RESERVE_BYTES: u64 = 256 * 1024 * 1024;
+/// A disk counts as full with so much more left: the file system needs some blocks to note which the filler has.
+const SLACK_BYTES: u64 = 16 * 1024 * 1024;
 /// Milliseconds that a disk is full.
 const FULL_MS: std::ops::Range<u64> = 3_000..10_000;
 
@@ -26,8 +28,11 @@ pub(super) async fn full(world: &World, random: &mut fastrand::Rng) -> Result<bo
         world.may_end.borrow_mut().insert(taken.node);
     }
     let (path, directory) = (filler.clone(), disk.directory().to_owned());
-    aside(move || fill(&path, &directory, left)).await?;
-    world.hold(Duration::from_millis(random.u64(FULL_MS))).await;
+    let free = aside(move || fill(&path, &directory, left)).await?;
+    let is_full = free <= left + SLACK_BYTES;
+    if is_full {
+        world.hold(Duration::from_millis(random.u64(FULL_MS))).await;
+    }
     fs::remove_file(&filler).map_err(|error| format!("{}: {error}", filler.display()))?;
     let ended = world.cluster.borrow_mut().has_ended(taken.node);
     if world.cluster.borrow().process(taken.node).is_none() {
@@ -35,14 +40,20 @@ pub(super) async fn full(world: &World, random: &mut fastrand::Rng) -> Result<bo
     }
     world.may_end.borrow_mut().remove(&taken.node);
     let ended = ended.map_or(String::new(), |status| format!("; it ended with {status}"));
-    world.record("disk-full", from, &[taken.node], format!("{left} bytes free{ended}"));
-    Ok(true)
+    if is_full {
+        world.record("disk-full", from, &[taken.node], format!("{free} bytes free{ended}"));
+    }
+    Ok(is_full)
 }
 
-fn fill(path: &Path, directory: &Path, left: u64) -> Result<(), String> {
+fn free_bytes(directory: &Path) -> Result<u64, String> {
     let status = rustix::fs::statvfs(directory).map_err(|error| error.to_string())?;
-    let free = (status.f_bavail * status.f_frsize).saturating_sub(left);
-    // The file system needs some blocks to note which the file has.
+    Ok(status.f_bavail * status.f_frsize)
+}
+
+/// Fills the disk until so much is left, and tells how much really is.
+fn fill(path: &Path, directory: &Path, left: u64) -> Result<u64, String> {
+    let free = free_bytes(directory)?.saturating_sub(left);
     for bytes in [free, free.saturating_sub(1024 * 1024), free.saturating_sub(8 * 1024 * 1024)] {
         if bytes == 0 {
             continue;
@@ -54,5 +65,6 @@ fn fill(path: &Path, directory: &Path, left: u64) -> Result<(), String> {
         }
     }
     // What is not there yet is made, so that it can be removed.
-    fs::File::options().create(true).append(true).open(path).map(drop).map_err(|error| error.to_string())
+    fs::File::options().create(true).append(true).open(path).map_err(|error| error.to_string())?;
+    free_bytes(directory)
 }

@@ -160,7 +160,8 @@ impl Nemesis {
         self.needs().iter().find_map(|need| need.lacks(namespaces))
     }
 
-    /// Makes its fault once, holds it and undoes it. `false` if there was nothing that it could do.
+    /// Makes its fault once, holds it and undoes it. `false` if there was nothing that it could do, or it met nothing; then it is not
+    /// counted either.
     async fn round(self, world: &World, random: &mut fastrand::Rng) -> Result<bool, String> {
         match self {
             Self::Kill => process::kill(world, random).await,
@@ -220,6 +221,10 @@ pub(crate) async fn haunt(
         world.begin();
         let did = nemesis.round(world, &mut random).await;
         world.end();
+        if did.is_err() {
+            // The run is over: without this one it is not what was asked for.
+            world.stops.set(true);
+        }
         if !did.map_err(|error| format!("{nemesis}: {error}"))? {
             sleep(Duration::from_millis(200)).await;
         }

@@ -42,7 +42,7 @@ pub(super) async fn kill(world: &World, random: &mut fastrand::Rng) -> Result<bo
     let led = if victim == Some(taken.node) { led } else { Vec::new() };
     let from = world.recorder.micros();
     let alone = world.faults_begun();
-    world.cluster.borrow_mut().kill(&[taken.node]);
+    world.kill(&[taken.node]);
     let back = async {
         world.hold(Duration::from_millis(random.u64(AWAY_MS))).await;
         world.cluster.borrow_mut().spawn(taken.node)
@@ -66,7 +66,7 @@ pub(super) async fn kill_all(world: &World, random: &mut fastrand::Rng) -> Resul
         return Ok(false);
     }
     let from = world.recorder.micros();
-    world.cluster.borrow_mut().kill(&nodes);
+    world.kill(&nodes);
     world.hold(Duration::from_millis(random.u64(0..1_500))).await;
     for node in &nodes {
         world.cluster.borrow_mut().spawn(*node)?;

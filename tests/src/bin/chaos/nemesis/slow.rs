@@ -23,18 +23,21 @@ pub(super) async fn slow(world: &World, random: &mut fastrand::Rng) -> Result<bo
     let (one, others) = (nodes[0], if random.bool() { &nodes[1..2] } else { &nodes[1..] });
     let delay = Duration::from_millis(random.u64(LATE_MS));
     let links: Vec<_> = others.iter().flat_map(|other| [(one, *other), (*other, one)]).collect();
-    let from = world.recorder.micros();
+    let (from, touched) = (world.recorder.micros(), world.links.touched());
     links.iter().for_each(|link| world.links.change(*link, |link| link.delay += delay));
     world.hold(Duration::from_millis(random.u64(SLOW_MS))).await;
     links.iter().for_each(|link| world.links.change(*link, |link| link.delay = link.delay.saturating_sub(delay)));
-    world.record("slow", from, &[one], format!("{delay:?} between {one} and {others:?}"));
-    Ok(true)
+    let late = world.links.touched() - touched;
+    if late > 0 {
+        world.record("slow", from, &[one], format!("{delay:?} between {one} and {others:?}, {late} pieces were late"));
+    }
+    Ok(late > 0)
 }
 
 /// Cuts all connections between nodes.
 pub(super) async fn cut(world: &World, random: &mut fastrand::Rng) -> Result<bool, String> {
     let nodes = world.nodes();
-    let from = world.recorder.micros();
+    let (from, touched) = (world.recorder.micros(), world.links.touched());
     let cuts = random.u32(CUTS);
     for _ in 0..cuts {
         for (one, other) in nodes.iter().flat_map(|one| nodes.iter().map(move |other| (*one, *other))) {
@@ -42,6 +45,9 @@ pub(super) async fn cut(world: &World, random: &mut fastrand::Rng) -> Result<boo
         }
         sleep(Duration::from_millis(random.u64(20..700))).await;
     }
-    world.record("cut", from, &nodes, format!("all connections between nodes, {cuts} times"));
-    Ok(true)
+    let ended = world.links.touched() - touched;
+    if ended > 0 {
+        world.record("cut", from, &nodes, format!("all connections between nodes, {cuts} times; {ended} were there"));
+    }
+    Ok(ended > 0)
 }

@@ -34,8 +34,10 @@ pub(super) async fn storm(world: &World, random: &mut fastrand::Rng) -> Result<b
             done += 1;
         }
     }
-    world.record("transfer", from, &[], format!("{asked} asked for, {done} begun"));
-    Ok(asked > 0)
+    if done > 0 {
+        world.record("transfer", from, &[], format!("{asked} asked for, {done} begun"));
+    }
+    Ok(done > 0)
 }
 
 async fn hand_over(address: String, request: TransferLeaderRequest) -> Result<(), String> {
