@@ -45,6 +45,11 @@ instructions *args:
     CARGO_INCREMENTAL=0 cargo build --locked --release -p kv-tests --bin instructions
     .ci/instructions {{args}}
 
+# What three nodes cost while nobody asks, with so many shards each: `just idle 30 12 100 1000` measures 30 s of each.
+idle secs *shards:
+    cargo build --profile dist -p kv-server -p kv-client
+    .ci/idle {{secs}} {{shards}}
+
 # Where the CPU of three nodes goes under a load, as a flame graph: `just flame put 64` or `just flame get 256 gets.svg`.
 flame mix out *svg:
     .ci/flame {{mix}} {{out}} {{svg}}

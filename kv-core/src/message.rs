@@ -292,6 +292,79 @@ impl RaftMessage {
     }
 }
 
+/// A heartbeat, or the answer to one, that says nothing but what each of them does. A replica at rest says and hears nothing else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heartbeat {
+    /// Whether it is the answer to one.
+    pub is_answer: bool,
+    /// The replica that it is for.
+    pub to: ReplicaId,
+    /// The replica that sends it.
+    pub from: ReplicaId,
+    /// The sender's term.
+    pub term: Term,
+    /// The sender's commit index.
+    pub commit: LogIndex,
+}
+
+impl Heartbeat {
+    /// The message as one of these; `None` if it is of another kind, or says more.
+    #[must_use]
+    pub fn of(message: &RaftMessage) -> Option<Self> {
+        // All fields, so that a new one is not left out.
+        let RaftMessage {
+            kind,
+            to,
+            from,
+            term,
+            commit,
+            entries,
+            context,
+            log_term: Term(0),
+            index: LogIndex(0),
+            commit_term: Term(0),
+            snapshot: None,
+            request_snapshot: LogIndex(0),
+            reject: false,
+            reject_hint: LogIndex(0),
+            priority: 0,
+        } = message
+        else {
+            return None;
+        };
+        let is_answer = match kind {
+            RaftMessageKind::Heartbeat => false,
+            RaftMessageKind::HeartbeatResponse => true,
+            _ => return None,
+        };
+        let says_no_more = entries.is_empty() && context.is_empty();
+        says_no_more.then_some(Self { is_answer, to: *to, from: *from, term: *term, commit: *commit })
+    }
+}
+
+impl From<Heartbeat> for RaftMessage {
+    fn from(heartbeat: Heartbeat) -> Self {
+        let Heartbeat { is_answer, to, from, term, commit } = heartbeat;
+        Self {
+            kind: if is_answer { RaftMessageKind::HeartbeatResponse } else { RaftMessageKind::Heartbeat },
+            to,
+            from,
+            term,
+            log_term: Term(0),
+            index: LogIndex(0),
+            entries: Vec::new(),
+            commit,
+            commit_term: Term(0),
+            snapshot: None,
+            request_snapshot: LogIndex(0),
+            reject: false,
+            reject_hint: LogIndex(0),
+            context: Bytes::new(),
+            priority: 0,
+        }
+    }
+}
+
 /// The kinds of message that replicas send each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum RaftMessageKind {

@@ -162,6 +162,10 @@ points! {
     HandOverDone: "a hand-over ended with another leader",
     HandOverGivenUp: "a hand-over ended with the old leader",
 
+    // Replicas at rest.
+    PulseWoken: "a replica at rest was woken",
+    PulseWokenUnsent: "a replica at rest was woken in the turn in which it was to send a heartbeat, or to answer one",
+
     // Bounds.
     AppendWithoutEntries: "a follower at its log's bound took an append for one without entries",
     TablesFull: "a replica stopped applying until a checkpoint has taken a table over",

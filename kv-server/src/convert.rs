@@ -6,6 +6,7 @@
 mod answer;
 mod cluster;
 mod error;
+mod heartbeats;
 mod peer;
 mod raft;
 mod request;
@@ -19,7 +20,8 @@ pub(crate) use self::{
     answer::{answer_to_get, answer_to_result, answer_to_write},
     cluster::{durability_to_wire, map_to_wire},
     error::error_to_status,
-    peer::{FromPeer, founding_to_wire, message_from_wire, message_to_wire},
+    heartbeats::HeartbeatRow,
+    peer::{FromPeer, batch_from_wire, count_of, founding_to_wire, message_to_wire},
     request::operation_from_wire,
 };
 

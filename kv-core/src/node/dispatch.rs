@@ -8,7 +8,6 @@ use crate::{
     io::{Input, LogReport, Notice, Output, Request},
     message::PeerMessage,
     replica::{LoadedState, NO_MEMBER, Replica, context::Context},
-    state::ShardState,
     types::{NodeId, ReplicaId, ShardId, Time},
 };
 
@@ -48,12 +47,7 @@ impl<S: StateStore> Node<S> {
             _ => {}
         }
         self.log_stalled = stalled;
-        self.sessions_bytes = self.replicas.values().filter_map(Replica::state).map(ShardState::sessions_bytes).sum();
-        let shards: Vec<ShardId> = self.replicas.keys().copied().collect();
-        for shard in shards {
-            self.with_replica(shard, now, outputs, |replica, cx| replica.tick(cx));
-            self.dirty(shard);
-        }
+        self.sessions_bytes = self.tick_replicas(now, outputs);
         self.tick_streams(now, outputs);
         self.tick_map(outputs);
         self.tick_full_log();
@@ -101,8 +95,13 @@ impl<S: StateStore> Node<S> {
             }
             _ => {}
         }
+        if let PeerMessage::Raft { shard, message } = &message
+            && self.hear_at_rest(from, *shard, message)
+        {
+            return;
+        }
         let about = message.shard();
-        let Some((shard, replica)) = about.and_then(|shard| Some((shard, self.replicas.get(&shard)?))) else {
+        let Some((shard, replica)) = about.and_then(|shard| Some((shard, self.replicas.get(shard)?))) else {
             return Self::refuse(from, about, NOT_HERE, outputs);
         };
         // Whoever does not hold a shard has nothing to ask of it and nothing to say.
@@ -129,8 +128,10 @@ impl<S: StateStore> Node<S> {
                 outputs,
             );
         }
+        if let PeerMessage::Raft { message, .. } = &message {
+            return self.step(from, shard, message, now, outputs);
+        }
         self.on(shard, now, outputs, |replica, cx| match message {
-            PeerMessage::Raft { message, .. } => replica.step(from, &message, cx),
             PeerMessage::Marks { report, .. } => replica.marks_told(from, report, cx),
             PeerMessage::ReadProbe { probe, .. } => replica.probed(from, probe, cx),
             PeerMessage::ReadProbeAnswer { probe, index, .. } => replica.probe_answered(from, probe, index, cx),
@@ -147,7 +148,7 @@ impl<S: StateStore> Node<S> {
     fn undelivered(&mut self, to: NodeId, shard: Option<ShardId>, now: Time, outputs: &mut Vec<Output>) {
         let shards: Vec<ShardId> = match shard {
             Some(shard) => vec![shard],
-            None => self.replicas.keys().copied().collect(),
+            None => self.replicas.shards().to_vec(),
         };
         for shard in shards {
             self.on(shard, now, outputs, |replica, _| {
@@ -160,7 +161,7 @@ impl<S: StateStore> Node<S> {
 
     fn request(&mut self, request: Request, now: Time, outputs: &mut Vec<Output>) {
         let (id, shard, durability) = (request.id, request.shard, self.durability);
-        if self.replicas.contains_key(&shard) {
+        if self.replicas.get(shard).is_some() {
             let taken = self.on(shard, now, outputs, |replica, cx| replica.request(request, durability, cx));
             if taken.is_none() {
                 let error = Error::unknown(ErrorKind::Internal, "the replica failed on the request");
@@ -185,8 +186,8 @@ impl<S: StateStore> Node<S> {
         self.log_full = report.bytes > self.settings.log_bytes_max;
         self.log_full_ticks = 0;
         let number = report.number;
-        let waiting = self.replicas.iter().filter(|(_, replica)| replica.waits_for_log());
-        let shards: Vec<ShardId> = waiting.map(|(shard, _)| *shard).collect();
+        let waiting = self.replicas.values().filter(|replica| replica.waits_for_log());
+        let shards: Vec<ShardId> = waiting.map(Replica::shard).collect();
         for shard in shards {
             let pumped = self.on(shard, now, outputs, |replica, cx| replica.synced(number, cx));
             for message in pumped.map(|pumped| pumped.snapshots).unwrap_or_default() {

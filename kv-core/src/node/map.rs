@@ -69,7 +69,7 @@ impl<S: StateStore> Node<S> {
         {
             self.have_recorded(own, outputs);
         }
-        let has_meta = self.replicas.get(&META_SHARD).is_some_and(|replica| replica.state().is_some());
+        let has_meta = self.replicas.get(META_SHARD).is_some_and(|replica| replica.state().is_some());
         if !has_meta {
             let nodes: Vec<NodeId> = self.keeper.meta_nodes().filter(|node| *node != self.id).collect();
             let turn = (self.keeper.ticks / interval) % nodes.len().max(1) as u64;
@@ -82,7 +82,7 @@ impl<S: StateStore> Node<S> {
 
     /// At the end of a turn: makes the map anew if the meta shard's state has moved.
     pub(super) fn map_from_meta(&mut self, outputs: &mut Vec<Output>) {
-        let Some(state) = self.replicas.get(&META_SHARD).and_then(|replica| replica.state()) else { return };
+        let Some(state) = self.replicas.get(META_SHARD).and_then(|replica| replica.state()) else { return };
         let version = MapVersion(state.revision().0);
         if version <= self.keeper.map().version {
             return;
@@ -108,7 +108,7 @@ impl<S: StateStore> Node<S> {
         if self.record(&own) {
             return;
         }
-        let leader = self.replicas.get(&META_SHARD).and_then(|replica| replica.leader());
+        let leader = self.replicas.get(META_SHARD).and_then(|replica| replica.leader());
         let to: Vec<NodeId> = match leader {
             Some(leader) => vec![leader],
             None => self.keeper.meta_nodes().collect(),
@@ -120,7 +120,7 @@ impl<S: StateStore> Node<S> {
 
     /// Proposes a description if this node leads the meta shard; true if there is nothing more to do.
     fn record(&mut self, description: &NodeDescription) -> bool {
-        let Some(replica) = self.replicas.get_mut(&META_SHARD).filter(|replica| replica.leads()) else { return false };
+        let Some(replica) = self.replicas.get_mut(META_SHARD).filter(|replica| replica.leads()) else { return false };
         let Some(state) = replica.state() else { return false };
         if state.nodes().get(&description.node) != Some(description) {
             replica.queue_own(Command::DescribeNode(description.clone()));

@@ -15,19 +15,16 @@ mod dispatch;
 mod first_start;
 mod map;
 mod open;
+mod passes;
+mod replicas;
 pub(crate) mod rounds;
 mod streams;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    panic::{AssertUnwindSafe, catch_unwind},
-};
-
 use bytes::Bytes;
 
-use self::{batcher::Batcher, map::MapKeeper, rounds::LeadershipRounds, streams::Streams};
+use self::{batcher::Batcher, map::MapKeeper, replicas::Replicas, rounds::LeadershipRounds, streams::Streams};
 pub use self::{
     first_start::{OpenLogError, open_log},
     open::{OpenError, Opening},
@@ -38,10 +35,7 @@ use crate::{
     disk::{StateStore, StoreError},
     io::{Input, Notice, Output},
     log::record::{EntryKind, LogEntry},
-    replica::{
-        Replica,
-        context::{Context, Unique},
-    },
+    replica::{Replica, context::Unique},
     settings::Settings,
     shard_map::ShardMap,
     state::Tree,
@@ -54,7 +48,7 @@ pub struct Node<S> {
     settings: Settings,
     durability: Durability,
     store: S,
-    replicas: BTreeMap<ShardId, Replica>,
+    replicas: Replicas,
     batcher: Batcher,
     rounds: LeadershipRounds,
     unique: Unique,
@@ -78,11 +72,11 @@ pub struct Node<S> {
     sessions_bytes: usize,
     /// Bytes of entries that this turn may still apply.
     apply_bytes_left: usize,
-    /// Replicas that this turn has touched.
-    dirty: BTreeSet<ShardId>,
+    /// Replicas that this turn has touched, in no order and some more than once until they are passed over.
+    dirty: Vec<ShardId>,
     /// Replicas that have more to apply than the last turn did.
-    unfinished: BTreeSet<ShardId>,
-    changed: BTreeSet<ShardId>,
+    unfinished: Vec<ShardId>,
+    changed: Vec<ShardId>,
     watched: Option<Vec<AppliedEntry>>,
 }
 
@@ -138,9 +132,8 @@ impl<S: StateStore> Node<S> {
         self.last_turn = now;
         self.apply_bytes_left = self.settings.apply_bytes_max;
         self.dirty.append(&mut self.unfinished);
-        let table_bytes = self.replicas.values().map(Replica::table_bytes);
         debug_assert_eq!(
-            table_bytes.sum::<usize>(),
+            self.replicas.values().map(Replica::table_bytes).sum::<usize>(),
             self.tables_bytes_now,
             "a replica was changed and nobody added up"
         );
@@ -157,125 +150,36 @@ impl<S: StateStore> Node<S> {
         if let Some(batch) = self.batcher.emit() {
             outputs.push(Output::LogBatch(batch));
         }
+        in_order(&mut self.dirty);
         self.changed.append(&mut self.dirty);
     }
 
     fn clock_went_back(&mut self, micros: u64) {
-        self.replicas.values_mut().for_each(|replica| replica.clock_went_back(micros));
+        self.replicas.slots().for_each(|slot| slot.awake().clock_went_back(micros));
     }
 
-    /// Proposes, asks, takes Readies and applies, for all replicas that were touched, until none has anything left.
-    fn flush(&mut self, now: Time, outputs: &mut Vec<Output>) {
-        let dirty: Vec<ShardId> = self.dirty.iter().copied().collect();
-        for shard in dirty {
-            let flushed = self.with_replica(shard, now, outputs, |replica, cx| {
-                let mut snapshots = Vec::new();
-                // What is applied may free a round or end a hand-over, so a second pass can find more to do.
-                for _ in 0..PASSES_MAX {
-                    replica.flush(cx);
-                    let pumped = replica.pump(cx);
-                    snapshots.extend(pumped.snapshots);
-                    replica.settle_incoming(cx);
-                    replica.observe(cx);
-                    replica.serve(cx);
-                    if !replica.has_more() {
-                        break;
-                    }
-                }
-                (snapshots, replica.has_more_to_apply(cx))
-            });
-            let Some((snapshots, is_unfinished)) = flushed else { continue };
-            if is_unfinished {
-                self.unfinished.insert(shard);
-            }
-            for message in snapshots {
-                self.begin_stream(shard, message, now, outputs);
-            }
-        }
-    }
-
-    fn begin_checkpoints(&mut self, now: Time, tick: bool, outputs: &mut Vec<Output>) {
-        let shards: Vec<ShardId> =
-            if tick { self.replicas.keys().copied().collect() } else { self.dirty.iter().copied().collect() };
-        for shard in shards {
-            self.with_replica(shard, now, outputs, |replica, cx| {
-                replica.checkpoint_if_due(tick, cx);
-                if tick {
-                    replica.drop_floors();
-                }
-            });
-        }
-        if tick {
-            self.keep_logs_within_bound(now, outputs);
-        }
-    }
-
-    /// Past the node's bound of kept entries the shards with the most of them give up what is behind their checkpoints.
-    fn keep_logs_within_bound(&mut self, now: Time, outputs: &mut Vec<Output>) {
-        let mut total: usize = self.replicas.values().map(Replica::log_bytes).sum();
+    /// Past the node's bound of kept entries, of which it has so many bytes, the shards with the most of them give up what is behind
+    /// their checkpoints.
+    fn keep_logs_within_bound(&mut self, mut total: usize, now: Time, outputs: &mut Vec<Output>) {
         self.kept_full = false;
         if total <= self.settings.kept_node_bytes_max {
             return;
         }
-        let mut sizes: Vec<_> = self.replicas.iter().map(|(shard, replica)| (replica.log_bytes(), *shard)).collect();
+        let mut sizes: Vec<_> = self.replicas.values().map(|replica| (replica.log_bytes(), replica.shard())).collect();
         sizes.sort_unstable();
         while let Some((bytes, shard)) = sizes.pop()
             && total > self.settings.kept_node_bytes_max
         {
             self.with_replica(shard, now, outputs, |replica, cx| replica.relieve(cx));
             point!(NodeHeldTooMuchLog);
-            total -= bytes - self.replicas.get(&shard).map_or(0, Replica::log_bytes).min(bytes);
+            total -= bytes - self.replicas.get(shard).map_or(0, Replica::log_bytes).min(bytes);
         }
         // What is left waits for marks to be confirmed.
         self.kept_full = total > self.settings.kept_node_bytes_max;
     }
 
-    /// Runs `work` on a replica with its surroundings. A panic in it takes the replica out of service: raft stops on what it
-    /// holds to be impossible, and one group must not take the others down.
-    fn with_replica<R>(
-        &mut self,
-        shard: ShardId,
-        now: Time,
-        outputs: &mut Vec<Output>,
-        work: impl FnOnce(&mut Replica, &mut Context<'_, S>) -> R,
-    ) -> Option<R> {
-        let replica = self.replicas.get_mut(&shard)?;
-        let tables_bytes_before = replica.table_bytes();
-        let mut cx = Context {
-            now,
-            node: self.id,
-            settings: &self.settings,
-            store: &self.store,
-            map: self.keeper.checked(),
-            unique: &mut self.unique,
-            batcher: &mut self.batcher,
-            rounds: &mut self.rounds,
-            outputs,
-            watched: &mut self.watched,
-            disk_full: self.disk_full,
-            log_full: self.log_full,
-            kept_full: self.kept_full,
-            leaving: self.stopping || self.log_stalled,
-            sessions_bytes: self.sessions_bytes,
-            tables_bytes: self.tables_bytes,
-            apply_bytes_left: &mut self.apply_bytes_left,
-        };
-        let result = match catch_unwind(AssertUnwindSafe(|| work(&mut *replica, &mut cx))) {
-            Ok(result) => Some(result),
-            Err(panic) => {
-                let said = panic.downcast_ref::<String>().map(String::as_str);
-                let said = said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
-                let reason = format!("its group reached a state that must be impossible: {said}");
-                replica.quarantine(&reason, &mut cx);
-                None
-            }
-        };
-        self.tables_bytes_now = self.tables_bytes_now + replica.table_bytes() - tables_bytes_before;
-        result
-    }
-
     fn dirty(&mut self, shard: ShardId) {
-        self.dirty.insert(shard);
+        self.dirty.push(shard);
     }
 
     /// The node's number.
@@ -305,19 +209,20 @@ impl<S: StateStore> Node<S> {
     /// One replica as it stands.
     #[must_use]
     pub fn shard_status(&self, shard: ShardId) -> Option<ShardStatus> {
-        self.replicas.get(&shard).map(Replica::status)
+        self.replicas.get(shard).map(Replica::status)
     }
 
-    /// The shards that the last turn touched.
+    /// The shards that the last turn passed over, ascending: in no other did anything change that a status tells, but for who of a
+    /// leader's followers was heard.
     #[must_use]
-    pub fn changed_shards(&self) -> &BTreeSet<ShardId> {
+    pub fn changed_shards(&self) -> &[ShardId] {
         &self.changed
     }
 
     /// An entry of a shard's log as it stands in memory, for checks from outside.
     #[must_use]
     pub fn entry(&self, shard: ShardId, index: LogIndex) -> Option<LogEntry> {
-        self.replicas.get(&shard)?.entry(index)
+        self.replicas.get(shard)?.entry(index)
     }
 
     /// From now on [`Node::take_applied`] tells what is applied.
@@ -337,7 +242,7 @@ impl<S: StateStore> Node<S> {
     /// # Errors
     /// If the read index fails.
     pub fn state_digest(&self, shard: ShardId) -> Result<Option<Digest>, StoreError> {
-        let Some(replica) = self.replicas.get(&shard) else { return Ok(None) };
+        let Some(replica) = self.replicas.get(shard) else { return Ok(None) };
         let tree = Tree::new(&self.store, replica.id());
         replica.state().map(|state| state.digest_of_all(&tree)).transpose()
     }
@@ -345,7 +250,7 @@ impl<S: StateStore> Node<S> {
     /// Changes something of a replica's state behind its log's back; false if it has no proven state. For the simulator alone.
     #[doc(hidden)]
     pub fn damage_state(&mut self, shard: ShardId, random: u64) -> bool {
-        self.replicas.get_mut(&shard).is_some_and(|replica| replica.damage_state(random))
+        self.replicas.get_mut(shard).is_some_and(|replica| replica.damage_state(random))
     }
 
     /// Whether the last turn left something to be applied: another one should follow soon, with inputs or without.
@@ -371,5 +276,8 @@ impl<S: StateStore> Node<S> {
     }
 }
 
-/// Passes over a replica in one turn. What is left after them waits for the next turn.
-const PASSES_MAX: usize = 8;
+/// Ascending, each once.
+fn in_order(shards: &mut Vec<ShardId>) {
+    shards.sort_unstable();
+    shards.dedup();
+}

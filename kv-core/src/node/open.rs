@@ -1,8 +1,8 @@
 //! How a node begins: from what its log and its checkpoints say, or as a founding member without either.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use super::{Node, batcher::Batcher, map::MapKeeper, rounds::LeadershipRounds, streams::Streams};
+use super::{Node, batcher::Batcher, map::MapKeeper, replicas::Replicas, rounds::LeadershipRounds, streams::Streams};
 use crate::{
     configuration::Configuration,
     disk::StateStore,
@@ -132,7 +132,7 @@ impl<S: StateStore> Node<S> {
             settings,
             durability: record.durability,
             store,
-            replicas,
+            replicas: Replicas::new(replicas),
             batcher,
             rounds: LeadershipRounds::new(run),
             unique: Unique::new(run),
@@ -150,9 +150,9 @@ impl<S: StateStore> Node<S> {
             tables_bytes_now: 0,
             sessions_bytes: 0,
             apply_bytes_left: 0,
-            dirty: BTreeSet::new(),
-            unfinished: BTreeSet::new(),
-            changed: BTreeSet::new(),
+            dirty: Vec::new(),
+            unfinished: Vec::new(),
+            changed: Vec::new(),
             watched: None,
         };
         opened.begin(&first, now, outputs);

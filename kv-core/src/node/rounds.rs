@@ -93,7 +93,7 @@ impl<S: StateStore> Node<S> {
         let mut shards = Vec::with_capacity(leaderships.len());
         for leadership in leaderships {
             let shard = leadership.shard;
-            match self.replicas.get(&shard).map(|replica| replica.recognises(from, *leadership)) {
+            match self.replicas.get(shard).map(|replica| replica.recognises(from, *leadership)) {
                 Some(Ok(true)) => shards.push(shard),
                 Some(Ok(false)) => {}
                 Some(Err(reason)) => lie = lie.or(Some((shard, reason))),
@@ -129,7 +129,7 @@ impl<S: StateStore> Node<S> {
         }
         let mut lie = None;
         for shard in shards {
-            match self.replicas.get_mut(shard).map(|replica| replica.recognised(from, round.number)) {
+            match self.replicas.get_mut(*shard).map(|replica| replica.recognised(from, round.number)) {
                 Some(Ok(true)) => self.dirty(*shard),
                 Some(Ok(false)) => {}
                 Some(Err(reason)) => lie = lie.or(Some((*shard, reason))),

@@ -70,7 +70,7 @@ impl<S: StateStore> Node<S> {
         now: Time,
         outputs: &mut Vec<Output>,
     ) {
-        let Some(replica) = self.replicas.get_mut(&shard) else { return };
+        let Some(replica) = self.replicas.get_mut(shard) else { return };
         let serves = replica.state().is_some();
         match replica.confirmed_index() {
             Some(index) if serves && at_least <= index && index <= at_most => {
@@ -97,7 +97,7 @@ impl<S: StateStore> Node<S> {
             point!(StreamRefused);
             return false;
         }
-        let Some(replica) = self.replicas.get(&shard).map(|replica| replica.id()) else { return false };
+        let Some(replica) = self.replicas.get(shard).map(|replica| replica.id()) else { return false };
         let stream = self.unique.next_number();
         outputs.push(Output::Checkpoint(Box::new(CheckpointJob::Offer { shard, replica, stream })));
         self.streams.outgoing.insert(stream, Outgoing { shard, to, purpose, quiet_ticks: 0, ticks: 0, reading: false });
@@ -129,7 +129,7 @@ impl<S: StateStore> Node<S> {
                 let Some((_, configuration)) = configuration.filter(|_| manifest.index >= wanted) else {
                     let shard = outgoing.shard;
                     self.end(stream, false, now, outputs);
-                    if let Some(replica) = self.replicas.get_mut(&shard) {
+                    if let Some(replica) = self.replicas.get_mut(shard) {
                         replica.want_checkpoint();
                     }
                     return;
@@ -223,7 +223,7 @@ impl<S: StateStore> Node<S> {
             outgoing.ticks += 1;
             outgoing.quiet_ticks += 1;
             let deposed = matches!(outgoing.purpose, Purpose::Snapshot { .. })
-                && !self.replicas.get(&outgoing.shard).is_some_and(|replica| replica.leads());
+                && !self.replicas.get(outgoing.shard).is_some_and(|replica| replica.leads());
             point!(StreamOfTheDeposed if deposed);
             point!(StreamUnasked if outgoing.quiet_ticks > QUIET_TICKS_MAX);
             if outgoing.quiet_ticks > QUIET_TICKS_MAX || outgoing.ticks > ticks_max || deposed {

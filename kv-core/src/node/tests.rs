@@ -25,6 +25,7 @@ mod lost_hard_state;
 mod marks;
 mod offers;
 mod probes;
+mod rest;
 mod rounds;
 
 use cluster::{Cluster, Memory};

@@ -50,6 +50,8 @@ pub(super) struct Checkpointing {
     log_bytes: usize,
     /// Somebody waits for one: a follower, a peer without state, or a segment that the shard pins.
     wanted: bool,
+    /// When it was last looked, something asked for one: it is looked again at whatever happens.
+    due: bool,
     /// The segment that the shard pins is to be freed: entries behind the checkpoint are not kept.
     pinned: bool,
     ask_ticks: u64,
@@ -75,6 +77,26 @@ impl Checkpointing {
     /// Log bytes applied since the last checkpoint began.
     pub(super) fn log_bytes(&self) -> usize {
         self.log_bytes
+    }
+
+    /// Whether a visit would do no more than to count.
+    pub(super) fn rests(&self) -> bool {
+        !self.is_due() && self.waiting.is_none() && self.loads == 0 && !self.is_unconfirmed_full
+    }
+
+    /// In how many visits a changed state has one due for its age.
+    pub(super) fn visits_left(&self, checkpoint_ticks: u64) -> u64 {
+        checkpoint_ticks.saturating_sub(self.ticks)
+    }
+
+    /// So many visits have passed.
+    pub(super) fn pass(&mut self, visits: u64) {
+        self.ticks += visits;
+    }
+
+    /// Whether a checkpoint is asked for, and it may soon be time for it.
+    pub(super) fn is_due(&self) -> bool {
+        self.due || self.wanted
     }
 
     /// Whether it is time to ask a peer for state: at once, then every `ticks`.
@@ -299,6 +321,7 @@ impl Replica {
         let is_stopped = cx.tables_bytes >= settings.tables_bytes_max;
         let is_changed = state.is_changed();
         let is_overdue = self.is_mark_overdue(is_full, tick);
+        self.checkpointing.due = due || is_full;
         if self.is_busy() {
             point!(CheckpointWaited if due && is_changed);
             return;

@@ -42,6 +42,16 @@ impl ElectionClock {
         self.seen = None;
     }
 
+    /// Whether the timeout for this role and term has been drawn.
+    pub(super) fn has_drawn(&self, role: StateRole, term: u64) -> bool {
+        self.seen == Some((role, term))
+    }
+
+    /// The timeout that was drawn last, as it is for a replica that is ready to lead.
+    pub(super) fn drawn_ticks(&self) -> u64 {
+        self.drawn as u64
+    }
+
     /// The timeout to set before the next tick.
     pub(super) fn timeout(&mut self, role: StateRole, term: u64, eagerness: Eagerness) -> usize {
         if self.seen != Some((role, term)) {

@@ -20,7 +20,7 @@ pub struct FollowerStatus {
     pub node: NodeId,
     /// The last index known to be in its synced log.
     pub matched: LogIndex,
-    /// Whether it has answered within an election timeout.
+    /// Whether it has answered within an election timeout, as of now or of an election timeout ago.
     pub active: bool,
     /// Whether it is too far behind the log, and a snapshot is on its way to it.
     pub snapshot: bool,
@@ -32,6 +32,23 @@ pub(super) struct Followers {
     /// Ticks that this replica has led.
     ticks: u64,
     heard: BTreeMap<ReplicaId, u64>,
+}
+
+impl Followers {
+    /// Whether nothing is known, as at a replica that does not lead.
+    pub(super) fn is_empty(&self) -> bool {
+        self.ticks == 0 && self.heard.is_empty()
+    }
+
+    /// A follower was heard so many ticks from now, of those that are about to pass.
+    pub(super) fn note_heard_at(&mut self, replica: ReplicaId, ticks: u64) {
+        self.heard.insert(replica, self.ticks + ticks);
+    }
+
+    /// So many ticks have passed.
+    pub(super) fn pass(&mut self, ticks: u64) {
+        self.ticks += ticks;
+    }
 }
 
 impl Replica {

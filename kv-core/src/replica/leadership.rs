@@ -31,6 +31,8 @@ const UNFIT_FORGOTTEN_TIMES: u64 = 16;
 #[derive(Debug, Default)]
 pub(super) struct Leadership {
     seen: (bool, Term, Option<NodeId>),
+    /// The same leader by raft's number.
+    seen_leader: u64,
     /// For how many ticks the ring's owner has been fit to lead.
     owner_fit_ticks: u64,
     /// For how many ticks in a row it has not been.
@@ -54,6 +56,26 @@ impl Leadership {
     /// For how long this replica leads, if it is not fit, before it gives the leadership away.
     fn unfit_ticks_max(&self, election_ticks: u64) -> u64 {
         (UNFIT_TIMEOUTS * election_ticks) << self.unfit_hand_overs.min(UNFIT_DOUBLINGS_MAX)
+    }
+
+    /// Whether a tick would do no more than to count.
+    pub(super) fn rests(&self) -> bool {
+        self.eager_ticks == 0 && !self.handing
+    }
+
+    /// So many ticks have passed in which the replica was fit to lead, and if it leads had nobody to hand the leadership to.
+    pub(super) fn pass(&mut self, ticks: u64, leads: bool) {
+        if ticks == 0 {
+            return;
+        }
+        self.unfit_hand_overs = 0;
+        if leads {
+            self.since_led_ticks = 0;
+            self.since_hand_over_ticks = self.since_hand_over_ticks.saturating_add(ticks);
+            self.leading_ticks += ticks;
+        } else {
+            self.since_led_ticks = self.since_led_ticks.saturating_add(ticks);
+        }
     }
 
     /// Each tick: who is fit, or has long not been asked to lead, has nothing to remember.
@@ -150,10 +172,17 @@ impl Replica {
         let _ = self.raft.step(message);
     }
 
+    /// Whether role, term and leader are what was last seen.
+    pub(super) fn has_told_role(&self) -> bool {
+        let (leads, term, _) = self.leadership.seen;
+        (leads, term, self.leadership.seen_leader) == (self.leads(), self.term(), self.raft.raft.leader_id)
+    }
+
     /// Compares role, term and leader with what was last seen, and sees to what a change means for those who wait.
     pub(crate) fn observe<S: StateStore>(&mut self, cx: &mut Context<'_, S>) -> bool {
         let now = (self.leads(), self.term(), self.leader());
         let before = std::mem::replace(&mut self.leadership.seen, now);
+        self.leadership.seen_leader = self.raft.raft.leader_id;
         if before == now {
             return false;
         }

@@ -398,6 +398,20 @@ impl Replica {
         }
     }
 
+    /// Whether a tick would do no more than to count.
+    pub(super) fn marks_rest(&self) -> bool {
+        self.marks.disputed.is_none() && self.marks.outstanding_ticks.is_none() && !self.newest_is_open()
+    }
+
+    /// So many ticks have passed in which these rested.
+    pub(super) fn marks_pass(&mut self, ticks: u64) {
+        let marks = &mut self.marks;
+        marks.since_mark_ticks += ticks;
+        marks.since_told_ticks += ticks;
+        marks.since_asked_ticks += ticks;
+        marks.until_heeding_ticks = marks.until_heeding_ticks.saturating_sub(ticks);
+    }
+
     /// Each tick: asks again for what was lost, and sees to it that a dispute comes to an end if it can.
     pub(super) fn tick_marks<S: StateStore>(&mut self, cx: &mut Context<'_, S>) {
         let marks = &mut self.marks;

@@ -219,6 +219,21 @@ impl Reads {
         self.follower.probe.is_some()
     }
 
+    /// So many ticks have passed while nobody asked.
+    pub(super) fn pass(&mut self, ticks: u64) {
+        self.unanswered_ticks += ticks;
+    }
+
+    /// Whether no read, no round and no probe is under way.
+    pub(super) fn nobody_asks(&self) -> bool {
+        self.nobody_waits()
+            && self.rounds.is_empty()
+            && self.proven.is_empty()
+            && self.too_late.is_empty()
+            && self.follower.waiting.is_empty()
+            && !self.is_probing()
+    }
+
     fn nobody_waits(&self) -> bool {
         self.waiting.is_empty() && self.probes.is_empty()
     }

@@ -173,7 +173,7 @@ impl Replica {
     }
 
     /// A message of raft's in our type. One with a snapshot carries the configuration at the newest checkpoint.
-    fn own_message(&self, message: raft::eraftpb::Message) -> Option<RaftMessage> {
+    pub(super) fn own_message(&self, message: raft::eraftpb::Message) -> Option<RaftMessage> {
         message_from_raft(message, self.raft.store().checkpoint())
     }
 

@@ -104,6 +104,11 @@ impl LogStore {
         self.boundary = boundary;
     }
 
+    /// Whether raft asked for a snapshot that is not here, and nobody has heeded it yet.
+    pub(super) fn is_snapshot_wanted(&self) -> bool {
+        self.snapshot_wanted.get()
+    }
+
     pub(super) fn set_hard_state(&mut self, hard_state: HardState) {
         self.hard_state = hard_state;
     }

@@ -10,10 +10,14 @@ use kv_core::{
     },
     types::{Digest, LogIndex, MapVersion, ReplicaId, ShardId, Term},
 };
-use kv_proto::v1::{self, peer_message::Body};
+use kv_proto::{
+    frame::MESSAGES_MAX,
+    v1::{self, peer_message::Body},
+};
 
 use super::{
     cluster::{map_from_wire, map_to_wire, node_from_wire, node_to_wire},
+    heartbeats::{HeartbeatRow, heartbeats_from_wire},
     id_from_wire, id_to_wire,
     raft::{raft_from_wire, raft_to_wire},
 };
@@ -79,8 +83,32 @@ pub(crate) fn founding_to_wire(message: &FoundingMessage) -> v1::PeerMessage {
     v1::PeerMessage { shard: 0, body: Some(Body::Founding(message.encode())) }
 }
 
-/// Reads a message.
-pub(crate) fn message_from_wire(message: v1::PeerMessage) -> Result<FromPeer, Error> {
+/// How many messages an envelope holds, each heartbeat counted, if it is an honest one.
+pub(crate) fn count_of(batch: &v1::PeerBatch) -> usize {
+    let count: usize = batch.messages.iter().map(|message| HeartbeatRow::count(message).unwrap_or(1)).sum();
+    count.min(MESSAGES_MAX)
+}
+
+/// Reads what an envelope holds, in its order. Heartbeats that share a message come out one by one; of them, too, an envelope holds at
+/// most [`MESSAGES_MAX`].
+pub(crate) fn batch_from_wire(batch: v1::PeerBatch, mut take: impl FnMut(Result<FromPeer, Error>)) {
+    let mut rows_left = MESSAGES_MAX;
+    for message in batch.messages {
+        match message.body {
+            Some(Body::Heartbeats(rows)) => match heartbeats_from_wire(rows, rows_left) {
+                Ok(heartbeats) => {
+                    rows_left -= heartbeats.len();
+                    heartbeats.for_each(|heartbeat| take(Ok(FromPeer::Node(heartbeat))));
+                }
+                Err(error) => take(Err(error)),
+            },
+            body => take(message_from_wire(v1::PeerMessage { shard: message.shard, body })),
+        }
+    }
+}
+
+/// Reads a message that is one.
+fn message_from_wire(message: v1::PeerMessage) -> Result<FromPeer, Error> {
     let shard = ShardId(message.shard);
     let message = match message.body.ok_or_else(|| Error::invalid("a message that says nothing this version knows"))? {
         Body::Raft(message) => PeerMessage::Raft { shard, message: raft_from_wire(message)? },
@@ -127,6 +155,7 @@ pub(crate) fn message_from_wire(message: v1::PeerMessage) -> Result<FromPeer, Er
         Body::MapAsk(ask) => PeerMessage::MapAsk { have: MapVersion(ask.map_version) },
         Body::MapTell(map) => PeerMessage::MapTell(map_from_wire(map)?),
         Body::DescribeNode(node) => PeerMessage::DescribeNode(node_from_wire(node)?),
+        Body::Heartbeats(_) => return Err(Error::invalid("heartbeats of several groups are several messages")),
         Body::Founding(bytes) => {
             let message = FoundingMessage::decode(bytes);
             return message.map(FromPeer::Founding).map_err(|error| Error::invalid(error.to_string()));

@@ -16,7 +16,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::{
-    convert::{FromPeer, id_from_wire, id_to_wire, message_from_wire},
+    convert::{FromPeer, batch_from_wire, count_of, id_from_wire, id_to_wire},
     shared::Shared,
 };
 
@@ -169,14 +169,12 @@ async fn read(
                 refuse("it is no batch, and those are all that follows a greeting", &"the connection is closed");
                 break;
             };
-            let mut messages = Vec::with_capacity(batch.messages.len());
-            for message in batch.messages {
-                match message_from_wire(message) {
-                    Ok(FromPeer::Node(_)) if caller.admission != Admission::Member => {}
-                    Ok(message) => messages.push(message),
-                    Err(error) => refuse("it is none that this version knows", &error),
-                }
-            }
+            let mut messages = Vec::with_capacity(count_of(&batch));
+            batch_from_wire(batch, |message| match message {
+                Ok(FromPeer::Node(_)) if caller.admission != Admission::Member => {}
+                Ok(message) => messages.push(message),
+                Err(error) => refuse("it is none that this version knows", &error),
+            });
             shared.inbox.push_peer(caller.node, messages).await;
         }
     };

@@ -27,7 +27,7 @@ pub(crate) use self::accept::judge;
 pub(crate) use self::{accept::PeerService, contact::Contacts};
 use self::{contact::Contact, queue::LaneQueue};
 use crate::{
-    convert::{founding_to_wire, message_to_wire},
+    convert::{HeartbeatRow, founding_to_wire, message_to_wire},
     inbox::Event,
     shared::Shared,
     stop::Trouble,
@@ -61,7 +61,11 @@ impl Peers {
     /// Queues a message of the node. What is dropped at once is told to the core.
     pub(crate) fn send(&self, to: NodeId, message: PeerMessage) {
         let (lane, shard, bytes) = (message.lane(), message.shard(), message.bytes_about());
-        if !self.put(to, lane, || (message_to_wire(message), bytes)) {
+        let is_taken = match HeartbeatRow::of(&message) {
+            Some(heartbeat) => self.lanes.get(&(to, lane)).is_some_and(|queue| queue.push_heartbeat(heartbeat, bytes)),
+            None => self.put(to, lane, || (message_to_wire(message), bytes)),
+        };
+        if !is_taken {
             self.shared.metrics.undelivered();
             self.shared.inbox.push(Event::Input(Input::Undelivered { to, shard }));
         }

@@ -2036,7 +2036,7 @@ pub struct PeerMessage {
     /// What it says.
     #[prost(
         oneof = "peer_message::Body",
-        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16"
+        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17"
     )]
     pub body: ::core::option::Option<peer_message::Body>,
 }
@@ -2090,6 +2090,9 @@ pub mod peer_message {
         /// Answers a LeadershipAsk.
         #[prost(message, tag = "16")]
         LeadershipAnswer(super::LeadershipAnswer),
+        /// From many replicas to many replicas.
+        #[prost(message, tag = "17")]
+        Heartbeats(super::Heartbeats),
     }
 }
 /// A raft message, all its fields.
@@ -2140,6 +2143,29 @@ pub struct RaftMessage {
     /// The sender's priority in an election.
     #[prost(int64, tag = "15")]
     pub priority: i64,
+}
+/// Heartbeats of many groups, or answers to such. Each row stands for a raft message that says nothing but this, and is judged and
+/// taken by itself, as if it had come alone; the columns have one row for each.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Heartbeats {
+    /// Whether they are of RAFT_MESSAGE_TYPE_HEARTBEAT_RESPONSE, not of RAFT_MESSAGE_TYPE_HEARTBEAT.
+    #[prost(bool, tag = "1")]
+    pub answers: bool,
+    /// The shards.
+    #[prost(uint64, repeated, tag = "2")]
+    pub shards: ::prost::alloc::vec::Vec<u64>,
+    /// For each, the replica it is for.
+    #[prost(uint64, repeated, tag = "3")]
+    pub to: ::prost::alloc::vec::Vec<u64>,
+    /// For each, the replica it is from.
+    #[prost(uint64, repeated, tag = "4")]
+    pub from: ::prost::alloc::vec::Vec<u64>,
+    /// For each, the sender's term.
+    #[prost(uint64, repeated, tag = "5")]
+    pub terms: ::prost::alloc::vec::Vec<u64>,
+    /// For each, the sender's commit index.
+    #[prost(uint64, repeated, tag = "6")]
+    pub commits: ::prost::alloc::vec::Vec<u64>,
 }
 /// An entry of a shard's log.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

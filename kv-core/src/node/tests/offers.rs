@@ -26,7 +26,7 @@ fn status(cluster: &Cluster, node: NodeId) -> ShardStatus {
 }
 
 fn header(cluster: &Cluster, node: NodeId) -> StateHeader {
-    cluster.nodes[&node].replicas[&ShardId(1)].state().unwrap().header().clone()
+    cluster.nodes[&node].replicas.get(ShardId(1)).unwrap().state().unwrap().header().clone()
 }
 
 /// The leader's offer of a snapshot at this place, in a message of this term.

@@ -23,7 +23,7 @@ use tonic::Status;
 
 use super::{
     super::{
-        FromPeer, id_to_wire, message_from_wire, message_to_wire, operation_from_wire,
+        FromPeer, batch_from_wire, id_to_wire, message_to_wire, operation_from_wire,
         request::{delete_from_wire, get_from_wire, put_from_wire},
     },
     peers,
@@ -63,6 +63,10 @@ fn a_peers_frame() {
     let raft = Some(v1::peer_message::Body::Raft(append));
     seeds.push(envelope(vec![v1::PeerMessage { shard: 1, body: raft }]));
     seeds.push(envelope(vec![v1::PeerMessage::default(); 4_000]));
+    for answers in [false, true] {
+        let heartbeats: Vec<_> = (0..50).map(|_| peers::heartbeat(answers, &mut random)).collect();
+        seeds.push(envelope(vec![peers::gathered(&heartbeats)]));
+    }
     for hello in [greeting(), v1::PeerHello { cluster: Bytes::new(), ..greeting() }] {
         seeds.push(v1::Envelope { content: Some(Content::Hello(hello)) }.encode_to_vec());
     }
@@ -79,7 +83,9 @@ fn a_peers_frame() {
                 Some(Content::Hello(hello)) => return Err(greeted(&hello)),
                 _ => return Err("no batch".to_owned()),
             };
-            Ok(batch.messages.into_iter().map(message_from_wire).collect::<Result<Vec<_>, Error>>())
+            let mut messages = Vec::new();
+            batch_from_wire(batch, |message| messages.push(message));
+            Ok(messages.into_iter().collect::<Result<Vec<_>, Error>>())
         });
         let messages = match said {
             Ok(Ok(messages)) => messages,
@@ -91,7 +97,7 @@ fn a_peers_frame() {
             .take(3)
             .map(|message| match message {
                 FromPeer::Node(message) => {
-                    let again = message_from_wire(message_to_wire(message.clone()));
+                    let again = peers::read(message_to_wire(message.clone()));
                     assert!(matches!(again, Ok(FromPeer::Node(again)) if again == message));
                     format!("{:?}", message.lane())
                 }

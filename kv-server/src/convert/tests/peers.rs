@@ -7,19 +7,20 @@ use fastrand::Rng;
 use kv_core::{
     checkpoint::job::{FileDescription, Manifest},
     configuration::Configuration,
+    error::Error,
     founding::{FoundingMessage, FoundingRecord, FoundingRefusal, Member},
     log::record::{EntryKind, LogEntry},
     message::{
-        ClaimedLeadership, LeadershipRound, MARKS_TOLD_MAX, MarkDigest, MarkReport, PeerMessage, RaftMessage,
-        RaftMessageKind, SnapshotMark,
+        ClaimedLeadership, Heartbeat, LeadershipRound, MARKS_TOLD_MAX, MarkDigest, MarkReport, PeerMessage,
+        RaftMessage, RaftMessageKind, SnapshotMark,
     },
     shard_map::NodeDescription,
     types::{Digest, Durability, Incarnation, LogIndex, MapVersion, NodeId, ReplicaId, ShardId, Term},
 };
-use kv_proto::v1;
+use kv_proto::v1::{self, peer_message::Body};
 use prost::Message as _;
 
-use super::super::{FromPeer, founding_to_wire, message_from_wire, message_to_wire};
+use super::super::{FromPeer, HeartbeatRow, batch_from_wire, founding_to_wire, message_to_wire};
 
 /// Kinds of [`PeerMessage`].
 pub(super) const KINDS: usize = 14;
@@ -72,6 +73,14 @@ const RAFT_KINDS: [RaftMessageKind; 10] = [
     RaftMessageKind::HeartbeatResponse,
     RaftMessageKind::TimeoutNow,
 ];
+
+/// What a message of an envelope says.
+pub(super) fn read(message: v1::PeerMessage) -> Result<FromPeer, Error> {
+    let mut read = Vec::new();
+    batch_from_wire(v1::PeerBatch { messages: vec![message] }, |message| read.push(message));
+    assert_eq!(read.len(), 1, "one message is one");
+    read.remove(0)
+}
 
 fn round(random: &mut Rng) -> LeadershipRound {
     LeadershipRound { run: random.u64(..), number: number_of(random) }
@@ -244,8 +253,7 @@ fn every_message_comes_back_as_it_went() {
             seen_raft.insert(raft_number(message.kind));
         }
         let wire = message_to_wire(message.clone()).encode_to_vec();
-        let read = v1::PeerMessage::decode(&wire[..]).expect("what was encoded decodes");
-        match message_from_wire(read) {
+        match read(v1::PeerMessage::decode(&wire[..]).expect("what was encoded decodes")) {
             Ok(FromPeer::Node(read)) => assert_eq!(read, message),
             other => panic!("{message:?} came back as {other:?}"),
         }
@@ -258,9 +266,127 @@ fn a_founding_message_comes_back_as_it_went() {
     let record = record(&mut Rng::with_seed(2));
     let reason = FoundingRefusal::NotNamed { cluster: record.cluster_id() };
     for message in [FoundingMessage::Offer(record), FoundingMessage::Refusal { incarnation: Incarnation(7), reason }] {
-        match message_from_wire(founding_to_wire(&message)) {
+        match read(founding_to_wire(&message)) {
             Ok(FromPeer::Founding(read)) => assert_eq!(read, message),
             other => panic!("{message:?} came back as {other:?}"),
         }
     }
+}
+
+/// A heartbeat, or the answer to one, with nothing in it but what each has.
+pub(super) fn heartbeat(answers: bool, random: &mut Rng) -> PeerMessage {
+    let heartbeat = Heartbeat {
+        is_answer: answers,
+        to: ReplicaId(number_of(random)),
+        from: ReplicaId(number_of(random)),
+        term: Term(number_of(random)),
+        commit: LogIndex(number_of(random)),
+    };
+    PeerMessage::Raft { shard: ShardId(number_of(random)), message: heartbeat.into() }
+}
+
+/// Heartbeats in one message, as a queue gathers them.
+pub(super) fn gathered(messages: &[PeerMessage]) -> v1::PeerMessage {
+    let mut rows = messages.iter().map(|message| HeartbeatRow::of(message).expect("a plain heartbeat is a row"));
+    let mut gathered = rows.next().expect("there is one").begin();
+    rows.for_each(|row| assert!(row.add_to(&mut gathered)));
+    gathered
+}
+
+fn read_all(messages: Vec<v1::PeerMessage>) -> Vec<Result<FromPeer, Error>> {
+    let mut read = Vec::new();
+    batch_from_wire(v1::PeerBatch { messages }, |message| read.push(message));
+    read
+}
+
+#[test]
+fn heartbeats_in_one_message_come_back_one_by_one() {
+    let mut random = Rng::with_seed(3);
+    for answers in [false, true] {
+        let sent: Vec<_> = (0..100).map(|_| heartbeat(answers, &mut random)).collect();
+        let mut gathered = gathered(&sent);
+        let other = HeartbeatRow::of(&heartbeat(!answers, &mut random)).expect("a plain heartbeat is a row");
+        assert!(!other.add_to(&mut gathered), "a question is no answer");
+        assert!(!other.add_to(&mut message_to_wire(sent[0].clone())));
+        let wire = gathered.encode_to_vec();
+        let alone: usize = sent.iter().map(|message| message_to_wire(message.clone()).encoded_len()).sum();
+        assert!(wire.len() < alone, "{} bytes for what takes {alone}", wire.len());
+        let read = read_all(vec![v1::PeerMessage::decode(&wire[..]).expect("what was encoded decodes")]);
+        let read = read.into_iter().map(|message| match message {
+            Ok(FromPeer::Node(message)) => message,
+            other => panic!("a heartbeat came back as {other:?}"),
+        });
+        assert_eq!(read.collect::<Vec<_>>(), sent);
+    }
+}
+
+#[test]
+fn what_says_more_than_a_row_can_hold_is_none() {
+    let mut random = Rng::with_seed(4);
+    let PeerMessage::Raft { shard, message: plain } = heartbeat(false, &mut random) else {
+        unreachable!("a heartbeat is raft's");
+    };
+    let is_row = |message: RaftMessage| HeartbeatRow::of(&PeerMessage::Raft { shard, message }).is_some();
+    assert!(is_row(plain.clone()));
+    let configuration = Configuration::default();
+    let mark = SnapshotMark { index: LogIndex(1), term: Term(1), configuration };
+    let changes: [fn(&mut RaftMessage); 9] = [
+        |message| message.log_term = Term(1),
+        |message| message.index = LogIndex(1),
+        |message| message.commit_term = Term(1),
+        |message| message.request_snapshot = LogIndex(1),
+        |message| message.reject = true,
+        |message| message.reject_hint = LogIndex(1),
+        |message| message.context = Bytes::from_static(b"c"),
+        |message| message.priority = 1,
+        |message| message.kind = RaftMessageKind::Append,
+    ];
+    for change in changes {
+        let mut message = plain.clone();
+        change(&mut message);
+        assert!(!is_row(message.clone()), "{message:?}");
+    }
+    assert!(!is_row(RaftMessage { snapshot: Some(Box::new(mark)), ..plain.clone() }));
+    let entry = LogEntry {
+        index: LogIndex(1),
+        term: Term(1),
+        kind: EntryKind::Commands,
+        context: Bytes::new(),
+        data: Bytes::new(),
+    };
+    assert!(!is_row(RaftMessage { entries: vec![entry], ..plain }));
+}
+
+#[test]
+fn rows_that_do_not_fit_are_refused_and_the_other_messages_taken() {
+    let rows = |count| v1::Heartbeats {
+        shards: vec![1; count],
+        to: vec![2; count],
+        from: vec![3; count],
+        terms: vec![4; count],
+        commits: vec![5; count],
+        ..v1::Heartbeats::default()
+    };
+    let message = |rows| v1::PeerMessage { shard: 0, body: Some(Body::Heartbeats(rows)) };
+    let other = || message_to_wire(heartbeat(true, &mut Rng::with_seed(6)));
+    let short: [fn(&mut v1::Heartbeats); 5] = [
+        |rows| rows.shards.truncate(2),
+        |rows| rows.to.truncate(2),
+        |rows| rows.from.truncate(2),
+        |rows| rows.terms.truncate(2),
+        |rows| rows.commits.push(1),
+    ];
+    for shorten in short {
+        let mut bad = rows(3);
+        shorten(&mut bad);
+        let read = read_all(vec![other(), message(bad), other()]);
+        assert!(matches!(&read[..], [Ok(_), Err(_), Ok(_)]), "{read:?}");
+    }
+    let counts = |counts: &[usize]| {
+        let read = read_all(counts.iter().map(|count| message(rows(*count))).collect());
+        (read.iter().filter(|read| read.is_ok()).count(), read.iter().filter(|read| read.is_err()).count())
+    };
+    assert_eq!(counts(&[4_096]), (4_096, 0));
+    assert_eq!(counts(&[4_097]), (0, 1), "no message has so many");
+    assert_eq!(counts(&[4_096; 5]), (16_384, 1), "nor has an envelope");
 }

@@ -72,7 +72,7 @@ impl World {
     /// Compares the digests of all states that a turn has touched.
     pub(in crate::sim) fn judge_digests(&mut self, node: usize) {
         let process = self.machines[node].process.as_ref().expect("it just took a turn");
-        let shards: Vec<_> = process.node.changed_shards().iter().copied().collect();
+        let shards: Vec<_> = process.node.changed_shards().to_vec();
         for shard in shards {
             if let Some((index, digest)) = self.machines[node].state_digest(shard) {
                 self.judge_digest(node, shard, index, digest);
