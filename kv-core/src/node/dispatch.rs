@@ -248,6 +248,7 @@ impl<S: StateStore> Node<S> {
     }
 
     /// Runs `work` on a shard's replica and marks it as touched.
+    #[inline]
     fn on<R>(
         &mut self,
         shard: ShardId,

@@ -173,6 +173,7 @@ impl<S: StateStore> Node<S> {
     }
 
     /// Runs `work` on a replica with its surroundings.
+    #[inline]
     pub(super) fn with_replica<R>(
         &mut self,
         shard: ShardId,
@@ -216,6 +217,7 @@ impl<S: StateStore> Node<S> {
 
 /// Runs `work` on a replica, woken if it rests. A panic in it takes the replica out of service: raft stops on what it holds to be
 /// impossible, and one group must not take the others down.
+#[inline]
 fn guarded<S: StateStore, R>(
     slot: Slot<'_>,
     tables_bytes: &mut usize,

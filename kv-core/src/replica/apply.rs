@@ -166,24 +166,28 @@ impl Replica {
                 self.reads.proven.push(proven);
                 continue;
             }
-            match proven.waiter {
+            let is_too_late = match &proven.waiter {
                 Waiter::Probe { from, probe } => {
                     let index = Some(proven.index);
-                    cx.send(from, PeerMessage::ReadProbeAnswer { shard: self.shard, probe, index });
+                    cx.send(*from, PeerMessage::ReadProbeAnswer { shard: self.shard, probe: *probe, index });
+                    false
                 }
                 Waiter::Read(read) => match age_if_within(read.consistency, cx.now.micros_since(proven.as_of)) {
                     Some(age) => {
-                        failed = self.answer_read(&read, Some(age), cx);
-                        if failed.is_err() {
-                            self.reads.proven.push(Proven { waiter: Waiter::Read(read), ..proven });
-                        }
+                        failed = self.answer_read(read, Some(age), cx);
+                        false
                     }
                     // The round took too long for it.
-                    None => {
-                        point!(ReadTookTooLongToProve);
-                        self.reads.too_late.push(read);
-                    }
+                    None => true,
                 },
+            };
+            match proven.waiter {
+                Waiter::Read(read) if is_too_late => {
+                    point!(ReadTookTooLongToProve);
+                    self.reads.too_late.push(read);
+                }
+                waiter if failed.is_err() => self.reads.proven.push(Proven { waiter, ..proven }),
+                _ => {}
             }
         }
         let is_probing = self.reads.is_probing();
