@@ -28,6 +28,9 @@ pub struct Settings {
     /// Entries that one turn applies, in bytes of all shards together, past which each shard gets one more; the rest waits for
     /// the next turn. After a start or a long absence there may be hundreds of MiB, and ticks must not wait for them.
     pub apply_bytes_max: usize,
+    /// Values that one turn reads for its answers, in bytes of all shards together; past it reads are refused as overloaded. Small
+    /// requests may ask for large values, and all answers of a turn are in memory at once.
+    pub answer_bytes_max: usize,
     /// Entries of a shard that are proposed but not yet committed.
     pub uncommitted_bytes_max: usize,
     /// Async writes of a shard that are acknowledged but not yet decided: how many.
@@ -67,6 +70,7 @@ impl Default for Settings {
             kept_bytes_max: 16 * MIB,
             kept_node_bytes_max: 256 * MIB,
             apply_bytes_max: 4 * MIB,
+            answer_bytes_max: 64 * MIB,
             uncommitted_bytes_max: 16 * MIB,
             async_commands_max: 1_000,
             async_bytes_max: MIB,

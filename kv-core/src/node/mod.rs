@@ -72,6 +72,8 @@ pub struct Node<S> {
     sessions_bytes: usize,
     /// Bytes of entries that this turn may still apply.
     apply_bytes_left: usize,
+    /// Bytes of values that this turn may still read for its answers.
+    answer_bytes_left: usize,
     /// Replicas that this turn has touched, in no order and some more than once until they are passed over.
     dirty: Vec<ShardId>,
     /// Replicas that have more to apply than the last turn did.
@@ -131,6 +133,7 @@ impl<S: StateStore> Node<S> {
         }
         self.last_turn = now;
         self.apply_bytes_left = self.settings.apply_bytes_max;
+        self.answer_bytes_left = self.settings.answer_bytes_max;
         self.dirty.append(&mut self.unfinished);
         debug_assert_eq!(
             self.replicas.values().map(Replica::table_bytes).sum::<usize>(),

@@ -150,6 +150,7 @@ impl<S: StateStore> Node<S> {
             tables_bytes_now: 0,
             sessions_bytes: 0,
             apply_bytes_left: 0,
+            answer_bytes_left: 0,
             dirty: Vec::new(),
             unfinished: Vec::new(),
             changed: Vec::new(),

@@ -210,6 +210,7 @@ impl<S: StateStore> Node<S> {
             sessions_bytes: self.sessions_bytes,
             tables_bytes: self.tables_bytes,
             apply_bytes_left: &mut self.apply_bytes_left,
+            answer_bytes_left: &mut self.answer_bytes_left,
         };
         Visit { replicas: &mut self.replicas, tables_bytes: &mut self.tables_bytes_now, dirty: &mut self.dirty, cx }
     }

@@ -233,8 +233,14 @@ impl Replica {
         };
         let result = match self.check_row(state, read.epoch, &read.key, cx) {
             Err(error) => Err(error),
+            Ok(()) if *cx.answer_bytes_left == 0 => Err(Error::overloaded(
+                "more was asked for at once than the node may hold; ask again a little later",
+                20,
+            )),
             Ok(()) => {
                 let entry = state.get(&Tree::new(cx.store, self.id), &read.key)?;
+                let bytes = entry.as_ref().map_or(0, |entry| entry.value.as_bytes().len());
+                *cx.answer_bytes_left = cx.answer_bytes_left.saturating_sub(bytes);
                 Ok(Answer::Got { entry, revision: state.revision(), age_micros })
             }
         };

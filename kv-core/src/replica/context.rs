@@ -58,6 +58,8 @@ pub(crate) struct Context<'a, S> {
     pub(crate) tables_bytes: usize,
     /// Bytes of entries that this turn may still apply.
     pub(crate) apply_bytes_left: &'a mut usize,
+    /// Bytes of values that this turn may still read for its answers.
+    pub(crate) answer_bytes_left: &'a mut usize,
 }
 
 impl<S: StateStore> Context<'_, S> {

@@ -1,4 +1,4 @@
-//! What one turn proposes is cut into entries; what it applies has a bound.
+//! What one turn proposes is cut into entries; what it applies, and what it reads for its answers, has a bound.
 
 use super::*;
 use crate::points::{self, Point};
@@ -57,4 +57,20 @@ fn a_turn_applies_a_bounded_part_and_the_next_ones_the_rest() {
     }
     assert_eq!(applied_in_turns, [(1, false), (1, true), (1, true), (1, true), (1, false)]);
     assert!(asked.iter().all(|id| matches!(cluster.replies[id], Ok(Answer::Written { .. }))));
+}
+
+#[test]
+fn a_turn_reads_a_bounded_part_of_what_is_asked_for() {
+    let mut cluster = Cluster::start(1, 1, &Settings { answer_bytes_max: 1_000, ..Settings::default() });
+    let (shard, node) = cluster.place(&key("a"));
+    cluster.answer(node, shard, put(write("a", &"x".repeat(600)), Durability::Sync)).unwrap();
+    let ask = |cluster: &mut Cluster| {
+        let asked: Vec<_> = (0..5).map(|_| cluster.ask(node, shard, get("a", Consistency::Linearizable))).collect();
+        cluster.settle();
+        asked.iter().map(|id| cluster.replies[id].as_ref().map(|_| ()).map_err(Error::kind)).collect::<Vec<_>>()
+    };
+    // The one with which the bound is passed is still answered, and the next turn begins anew.
+    let expected = [Ok(()), Ok(()), Err(ErrorKind::Overloaded), Err(ErrorKind::Overloaded), Err(ErrorKind::Overloaded)];
+    assert_eq!(ask(&mut cluster), expected);
+    assert_eq!(ask(&mut cluster), expected);
 }
