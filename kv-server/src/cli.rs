@@ -141,6 +141,10 @@ pub(crate) struct Keys {
     /// its stream, and asks again on a new one [default: 268435456].
     #[arg(long, env = "KV_UNREAD_BYTES_MAX")]
     unread_bytes_max: Option<usize>,
+    /// How many connections clients may have at a time, at most half of the files that the process may open; past it those are
+    /// closed that ask nothing, or newcomers if there are none [default: 10000].
+    #[arg(long, env = "KV_CONNECTIONS_MAX")]
+    connections_max: Option<usize>,
 }
 
 /// Takes each key from the first that has it.
@@ -161,7 +165,7 @@ impl Serve {
         Ok(first_of!(flags, file;
             node, cluster, peer_listen, client, client_address, http, data, shards, replication, durability, zone, weight,
             insecure, log_level, tick_ms, heartbeat_ticks, election_ticks, checkpoint_ticks, disk_reserve_bytes,
-            engine, unread_bytes_max))
+            engine, unread_bytes_max, connections_max))
     }
 }
 
@@ -199,6 +203,7 @@ impl Keys {
         config.zone = self.zone.unwrap_or_default();
         config.weight = self.weight.unwrap_or(config.weight);
         config.insecure = self.insecure.unwrap_or(false);
+        config.connections_max = self.connections_max.unwrap_or(config.connections_max);
         config.unread_bytes_max = self.unread_bytes_max.unwrap_or(config.unread_bytes_max);
         let settings = &mut config.settings;
         settings.tick_micros = self.tick_ms.map_or(settings.tick_micros, |ms| ms.saturating_mul(1_000));

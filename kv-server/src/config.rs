@@ -14,6 +14,7 @@ use crate::{
     faults::Faults,
     links::Links,
     net,
+    services::CONNECTIONS_MAX,
     stop::{Failure, Trouble},
     unread::{UNREAD_BYTES_LEAST, UNREAD_BYTES_MAX},
 };
@@ -52,6 +53,8 @@ pub struct Config {
     pub insecure: bool,
     /// Bytes of answers that all clients together may leave unread; past it, whoever has most of them loses its stream.
     pub unread_bytes_max: usize,
+    /// Connections of clients at a time; past it those are closed that ask nothing, or newcomers if there are none.
+    pub connections_max: usize,
     /// What the read index is kept in.
     pub engine: Engine,
     /// Timing and bounds of the core.
@@ -81,6 +84,7 @@ impl Config {
             weight: 1,
             insecure: false,
             unread_bytes_max: UNREAD_BYTES_MAX,
+            connections_max: CONNECTIONS_MAX,
             engine: Engine::default(),
             settings: Settings::default(),
             links: Links::default(),
@@ -120,6 +124,9 @@ impl Config {
         }
         if self.zone.len() > ADDRESS_BYTES_MAX {
             return mistake(format!("the zone's name is longer than {ADDRESS_BYTES_MAX} bytes"));
+        }
+        if self.connections_max == 0 {
+            return mistake("0 connections can't work; it can be 1 at least".to_owned());
         }
         if self.unread_bytes_max < UNREAD_BYTES_LEAST {
             return mistake(format!(

@@ -13,7 +13,7 @@ use kv_core::{
     types::{LogIndex, ShardId},
 };
 
-use crate::{status::Report, unread::Unread, usage};
+use crate::{net::Counts, status::Report, unread::Unread, usage};
 
 /// Seconds: from what a fast disk needs to what stops a node.
 const SYNC_BUCKETS: [f64; 14] =
@@ -68,6 +68,15 @@ impl Metrics {
             self.recorder.register_counter(&key, &METADATA)
         };
         Unread::new(bytes_max, closed("stream"), closed("connection"))
+    }
+
+    /// What is counted of a port.
+    pub(crate) fn door(&self, port: &'static str) -> Counts {
+        let count = |name: &'static str| {
+            let key = Key::from_parts(name, vec![Label::new("port", port)]);
+            self.recorder.register_counter(&key, &METADATA)
+        };
+        Counts { refused: count("kv_connections_refused_total"), left: count("kv_connections_left_total") }
     }
 
     /// A turn was taken.
@@ -135,6 +144,7 @@ impl Metrics {
         set("kv_inbox_events", report.inbox_events as f64);
         set("kv_requests_outstanding", report.requests_outstanding as f64);
         set("kv_unread_bytes", report.unread_bytes as f64);
+        set("kv_asking_bytes", report.asking_bytes as f64);
         set("kv_peer_queue_messages", report.peer_queue_messages as f64);
         let count = |name: &'static str, value: u64| counter(&self.recorder, name).absolute(value);
         count("kv_log_written_bytes_total", report.log_written_bytes);
@@ -194,10 +204,21 @@ const DESCRIPTIONS: &[(&str, Option<Unit>, &str)] = &[
     ("kv_inbox_events", None, "Events that wait for a turn."),
     ("kv_requests_outstanding", None, "Requests taken and not yet answered."),
     ("kv_unread_bytes", None, "Bytes of answers that clients have not read."),
+    ("kv_asking_bytes", None, "Bytes of calls that are open, and of what has come of messages that are not whole."),
     (
         "kv_unread_closed_total",
         None,
-        "Streams and connections closed because their clients did not read, past the bound of all of them.",
+        "Streams and connections closed because their clients did not read, or asked without an end, past the bound of all of them.",
+    ),
+    (
+        "kv_connections_refused_total",
+        None,
+        "Connections that were closed at once, since all of the port's were in use, by port.",
+    ),
+    (
+        "kv_connections_left_total",
+        None,
+        "Connections closed because they did not ask anything in time, or asked nothing when the port was full, by port.",
     ),
     ("kv_peer_queue_messages", None, "Messages to peers that wait for their connections."),
     ("kv_disk_free_bytes", None, "Free bytes on the disk of the data directory."),

@@ -1,7 +1,7 @@
 //! Listening: connections are counted, their sockets set up, and accepting never ends by an error.
 //!
 //! A server that stops accepting because one accept failed is down for good, and one that accepts without bound runs out of
-//! files. tonic sets nodelay only on sockets that it accepts itself, so it is set here: without it a single small message
+//! files. A full port makes room by the rules of `guests.rs`, and never leaves newcomers waiting in the kernel's queue. tonic sets nodelay only on sockets that it accepts itself, so it is set here: without it a single small message
 //! waits 40 ms.
 
 use std::{
@@ -20,46 +20,81 @@ use tokio::{
 };
 use tonic::transport::server::Connected;
 
+use metrics::Counter;
+
 use crate::{
+    guests::{Bounds, Guests, SWEEP_PAUSE},
     seldom::Seldom,
     stop::{Failure, Trouble},
+    toll::Toll,
     unread::{Reader, Unread},
 };
 
-/// Connections of one port at a time. Past it new ones wait in the kernel's queue until one is closed.
-const CONNECTIONS_MAX: usize = 10_000;
+/// How long a newcomer at a full port waits for one that was told to leave. Past it it is closed.
+const ROOM_WAIT: Duration = Duration::from_secs(1);
+/// Bytes that a connection reads before the others have their turn: else one that sends without a pause keeps the loop for
+/// as long as its socket has more.
+const TURN_BYTES: usize = 128 * 1024;
 /// How long accepting pauses after an error, most likely because no file handle was left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// A port that accepts up to [`CONNECTIONS_MAX`] connections.
+/// What is counted of a port.
+pub(crate) struct Counts {
+    /// Newcomers that found it full.
+    pub(crate) refused: Counter,
+    /// Connections that never asked anything, or asked nothing when others came.
+    pub(crate) left: Counter,
+}
+
+/// A port that accepts up to a bound of connections.
 pub(crate) struct Door {
     listener: TcpListener,
     permits: Arc<Semaphore>,
+    guests: Arc<Guests>,
     errors: Seldom,
+    full: Seldom,
     unread: Arc<Unread>,
+    counts: Counts,
+    /// Whether HTTP/2 is spoken there, whose frames are counted.
+    is_http2: bool,
 }
 
 impl Door {
     /// A door at a bound socket. Must be called inside a runtime.
-    pub(crate) fn open(listener: StdListener, unread: &Arc<Unread>) -> io::Result<Self> {
+    pub(crate) fn open(
+        listener: StdListener,
+        unread: &Arc<Unread>,
+        bounds: Bounds,
+        counts: Counts,
+        is_http2: bool,
+    ) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         let listener = TcpListener::from_std(listener)?;
-        let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-        Ok(Self { listener, permits, errors: Seldom::default(), unread: Arc::clone(unread) })
+        let permits = Arc::new(Semaphore::new(bounds.connections_max));
+        let guests = Guests::new(bounds);
+        // Ends with the door.
+        let (swept, left) = (Arc::downgrade(&guests), counts.left.clone());
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(SWEEP_PAUSE).await;
+                match swept.upgrade() {
+                    Some(guests) => left.increment(guests.sweep(tokio::time::Instant::now()) as u64),
+                    None => return,
+                }
+            }
+        });
+        let (errors, full) = (Seldom::default(), Seldom::default());
+        Ok(Self { listener, permits, guests, errors, full, unread: Arc::clone(unread), counts, is_http2 })
     }
 
     /// The next connection.
     pub(crate) async fn next(&mut self) -> (Connection, SocketAddr) {
-        let permit = Arc::clone(&self.permits).acquire_owned().await.expect("the semaphore is never closed");
         loop {
             match self.listener.accept().await {
                 Ok((stream, from)) => {
-                    if let Err(error) = stream.set_nodelay(true) {
-                        tracing::debug!(%error, %from, "nodelay can't be set on a connection");
-                        continue;
+                    if let Some(connection) = self.admit(stream, from).await {
+                        return (connection, from);
                     }
-                    let reader = self.unread.reader(Some(from));
-                    return (Connection { stream, reader, _permit: permit }, from);
                 }
                 Err(error) => {
                     if let Some(unsaid) = self.errors.now() {
@@ -69,6 +104,37 @@ impl Door {
                 }
             }
         }
+    }
+
+    /// Lets a newcomer in, if there is room or room can be made.
+    async fn admit(&mut self, stream: TcpStream, from: SocketAddr) -> Option<Connection> {
+        let Some(permit) = self.permit(from).await else {
+            self.counts.refused.increment(1);
+            if let Some(unsaid) = self.full.now() {
+                tracing::warn!(%from, unsaid, "the port is full of connections that are in use: a newcomer is not let in");
+            }
+            return None;
+        };
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, %from, "nodelay can't be set on a connection");
+            return None;
+        }
+        let reader = self.unread.reader(Some(from));
+        self.guests.came(&reader);
+        Some(Connection { stream, reader, toll: self.is_http2.then(Toll::new), turn_bytes: 0, _permit: permit })
+    }
+
+    async fn permit(&self, from: SocketAddr) -> Option<OwnedSemaphorePermit> {
+        if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
+            return Some(permit);
+        }
+        let leaving = self.guests.make_room(from.ip());
+        if leaving == 0 {
+            return None;
+        }
+        self.counts.left.increment(leaving as u64);
+        let permit = Arc::clone(&self.permits).acquire_owned();
+        tokio::time::timeout(ROOM_WAIT, permit).await.ok()?.ok()
     }
 
     /// The connections as tonic takes them; they never end.
@@ -93,18 +159,28 @@ impl axum::serve::Listener for Door {
     }
 }
 
-/// An accepted connection, which counts until it is dropped. It breaks if it is cut for what its client does not read.
+/// An accepted connection, which counts until it is dropped. It breaks if it is cut: for what its client does not read, or for others.
 pub(crate) struct Connection {
     stream: TcpStream,
     reader: Arc<Reader>,
+    toll: Option<Toll>,
+    /// Bytes read since it last gave others their turn.
+    turn_bytes: usize,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Connection {
+    /// What was sent pays for frames that are of no use by themselves.
+    fn pays(&mut self, written: &Poll<io::Result<usize>>) {
+        if let (Some(toll), Poll::Ready(Ok(bytes))) = (&mut self.toll, written) {
+            toll.sent(*bytes);
+        }
+    }
+
     /// The same, or an error if it would wait and the connection is cut.
     fn unless_cut<T>(&self, context: &Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if polled.is_pending() && self.reader.poll_cut(context).is_ready() {
-            return Poll::Ready(Err(io::Error::other("the client does not read its answers")));
+            return Poll::Ready(Err(io::Error::other("the connection has to leave")));
         }
         polled
     }
@@ -120,7 +196,24 @@ impl Connected for Connection {
 
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let read = Pin::new(&mut self.stream).poll_read(context, into);
+        let connection = &mut *self;
+        if let Some(toll) = &mut connection.toll
+            && toll.poll_ready(context).is_pending()
+        {
+            return self.unless_cut(context, Poll::Pending);
+        }
+        if connection.turn_bytes >= TURN_BYTES {
+            connection.turn_bytes = 0;
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let before = into.filled().len();
+        let read = Pin::new(&mut connection.stream).poll_read(context, into);
+        connection.turn_bytes =
+            if read.is_pending() { 0 } else { connection.turn_bytes + into.filled().len() - before };
+        if let Some(toll) = &mut connection.toll {
+            toll.read(&into.filled()[before..]);
+        }
         self.unless_cut(context, read)
     }
 }
@@ -128,6 +221,7 @@ impl AsyncRead for Connection {
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.pays(&written);
         self.unless_cut(context, written)
     }
 
@@ -137,6 +231,7 @@ impl AsyncWrite for Connection {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.pays(&written);
         self.unless_cut(context, written)
     }
 

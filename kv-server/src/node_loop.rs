@@ -344,6 +344,7 @@ impl NodeLoop {
             inbox_events: self.shared.inbox.len(),
             requests_outstanding: self.pending.len(),
             unread_bytes: self.shared.unread.bytes(),
+            asking_bytes: self.shared.unread.asking_bytes(),
             peer_queue_messages: self.peers.queued(),
             disk_free_bytes: self.shared.disk_free(),
             log_bytes: self.log_bytes,

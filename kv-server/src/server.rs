@@ -29,7 +29,7 @@ use crate::{
     founding::Founding,
     http, jobs, log_thread,
     node_loop::{Beginning, NodeLoop, Opener},
-    services,
+    services::{self, Port},
     shared::Shared,
     stop::{Ending, Failure, Trouble},
     upkeep,
@@ -218,12 +218,12 @@ fn run_loop(
 ) -> io::Result<()> {
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     let ran = runtime.block_on(async {
-        let (peers, clients) =
-            (services::open_door(listeners.peer, shared)?, services::open_door(listeners.client, shared)?);
+        let open = |listener, port| services::open_door(listener, port, shared);
+        let (peers, clients) = (open(listeners.peer, Port::Peers)?, open(listeners.client, Port::Clients)?);
         shared.spawn("the port for peers", services::serve_peers(peers, Arc::clone(shared)));
         shared.spawn("the port for clients", services::serve_clients(clients, Arc::clone(shared)));
         if let Some(listener) = listeners.http {
-            shared.spawn("the HTTP port", http::serve(services::open_door(listener, shared)?, Arc::clone(shared)));
+            shared.spawn("the HTTP port", http::serve(open(listener, Port::Http)?, Arc::clone(shared)));
         }
         shared.spawn("the watch over the disk", upkeep::watch_disk(data, Arc::clone(shared)));
         let node = NodeLoop::new(beginning);

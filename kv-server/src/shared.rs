@@ -64,6 +64,8 @@ pub(crate) struct Shared {
     pub(crate) metrics: Metrics,
     /// What its clients have not read.
     pub(crate) unread: Arc<Unread>,
+    /// Connections of clients at a time.
+    pub(crate) connections_max: usize,
     /// Its clients' streams.
     pub(crate) sinks: Sinks,
     /// What was said of the ways to and from peers.
@@ -108,6 +110,7 @@ impl Shared {
             closing: CancellationToken::new(),
             metrics,
             unread,
+            connections_max: config.connections_max,
             sinks: Sinks::default(),
             contacts: Contacts::default(),
             leaders: Leaders::default(),

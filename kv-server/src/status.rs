@@ -20,6 +20,8 @@ pub(crate) struct Report {
     pub(crate) requests_outstanding: usize,
     /// Bytes of answers that clients have not read.
     pub(crate) unread_bytes: usize,
+    /// Bytes of calls that are open, and of messages that are not whole.
+    pub(crate) asking_bytes: usize,
     /// Messages to peers that wait for their connections.
     pub(crate) peer_queue_messages: usize,
     /// Free bytes on the disk of the data directory.

@@ -6,31 +6,40 @@
 //! freed, or, if most of it is not in a queue of ours any more, the whole connection. So those who don't read pay for it, and
 //! nobody else. What was asked there ends as unknown at the client, as on any broken stream.
 //!
+//! What clients have begun to ask counts too, while it is incomplete or unanswered: each call with its headers, and what has come of a
+//! message that is not whole. It can't be freed but with its connection.
+//!
 //! *Leaves out*: answers of a turn that is under way (a turn is bounded), and those of the HTTP port (a text each).
 
 use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use metrics::Counter;
+use tokio::time::Instant;
 
 use crate::{seldom::Seldom, sink::Queue};
 
-/// Bytes of answers that all clients of a node together have not read, if nothing else is set.
+/// Bytes of answers that all clients of a node together have not read, and of what they have begun to ask, if nothing else is set.
 pub(crate) const UNREAD_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// The least that can be set: one message of each of a few clients.
 pub(crate) const UNREAD_BYTES_LEAST: usize = 8 * 1024 * 1024;
 
+/// What a call that is open counts beside its headers: about what its task, its stream and its buffers take.
+const CALL_BYTES: usize = 4 * 1024;
+
 /// A node's account of what its clients have not read.
 pub(crate) struct Unread {
     bytes: AtomicUsize,
+    asking_bytes: AtomicUsize,
     bytes_max: usize,
     readers: Mutex<Vec<Weak<Reader>>>,
     streams_closed: Counter,
@@ -43,6 +52,7 @@ impl Unread {
     pub(crate) fn new(bytes_max: usize, streams_closed: Counter, connections_closed: Counter) -> Arc<Self> {
         Arc::new(Self {
             bytes: AtomicUsize::new(0),
+            asking_bytes: AtomicUsize::new(0),
             bytes_max,
             readers: Mutex::default(),
             streams_closed,
@@ -56,25 +66,38 @@ impl Unread {
         self.bytes.load(Ordering::Relaxed)
     }
 
+    /// Bytes of calls that are open, and of messages that are not whole.
+    pub(crate) fn asking_bytes(&self) -> usize {
+        self.asking_bytes.load(Ordering::Relaxed)
+    }
+
     /// The account of a connection. Those that are gone are forgotten.
     pub(crate) fn reader(self: &Arc<Self>, from: Option<SocketAddr>) -> Arc<Reader> {
         let reader = Arc::new(Reader {
             node: Arc::clone(self),
             from,
             held_bytes: AtomicUsize::new(0),
+            asking_bytes: AtomicUsize::new(0),
+            opened: Instant::now(),
+            calls: AtomicU64::new(0),
+            calls_open: AtomicUsize::new(0),
+            idle_micros: AtomicU64::new(0),
             queues: Mutex::default(),
             is_cut: AtomicBool::new(false),
             connection: AtomicWaker::new(),
         });
         let mut readers = lock(&self.readers);
-        readers.retain(|reader| reader.strong_count() > 0);
+        // Only when it would grow: else each newcomer would pay for all who are here.
+        if readers.len() == readers.capacity() {
+            readers.retain(|reader| reader.strong_count() > 0);
+        }
         readers.push(Arc::downgrade(&reader));
         reader
     }
 
     /// Closes what has the most, until the rest is within the bound. No lock of a queue may be held.
     pub(crate) fn relieve(&self) {
-        while self.bytes() > self.bytes_max {
+        while self.bytes() + self.asking_bytes() > self.bytes_max {
             let readers: Vec<_> = lock(&self.readers).iter().filter_map(Weak::upgrade).collect();
             // What a connection that is cut still has is free in a moment.
             let readers = readers.iter().filter(|reader| !reader.is_cut.load(Ordering::Relaxed));
@@ -110,6 +133,7 @@ impl Unread {
 
 /// What a connection has, when it is looked at.
 struct Load {
+    /// What is freed only with the connection: what it was given and has not sent, and what it asks.
     held_bytes: usize,
     queued_bytes: usize,
     fullest: Option<Arc<Queue>>,
@@ -121,6 +145,14 @@ pub(crate) struct Reader {
     from: Option<SocketAddr>,
     /// Bytes that the connection was given and has not sent.
     held_bytes: AtomicUsize,
+    /// Bytes of its open calls, and of messages that are not whole.
+    asking_bytes: AtomicUsize,
+    opened: Instant,
+    /// Calls begun so far, and those that are open.
+    calls: AtomicU64,
+    calls_open: AtomicUsize,
+    /// From its opening to the end of the last call.
+    idle_micros: AtomicU64,
     /// The streams on it, each with a queue of its own.
     queues: Mutex<Vec<Weak<Queue>>>,
     is_cut: AtomicBool,
@@ -131,6 +163,52 @@ impl Reader {
     /// The node's account.
     pub(crate) fn node(&self) -> &Arc<Unread> {
         &self.node
+    }
+
+    /// Whose it is, if that is known.
+    pub(crate) fn from(&self) -> Option<SocketAddr> {
+        self.from
+    }
+
+    /// When it was opened.
+    pub(crate) fn opened(&self) -> Instant {
+        self.opened
+    }
+
+    /// Whether a call was ever made on it.
+    pub(crate) fn has_asked(&self) -> bool {
+        self.calls.load(Ordering::Relaxed) > 0
+    }
+
+    /// Whether no call is open on it.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.calls_open.load(Ordering::Relaxed) == 0
+    }
+
+    /// When its last call ended, or it was opened.
+    pub(crate) fn idle_since(&self) -> Instant {
+        self.opened + Duration::from_micros(self.idle_micros.load(Ordering::Relaxed))
+    }
+
+    /// A call has begun, with headers of this length.
+    pub(crate) fn call(self: &Arc<Self>, header_bytes: usize) -> Call {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        self.calls_open.fetch_add(1, Ordering::Relaxed);
+        let bytes = CALL_BYTES + header_bytes;
+        self.asks(0, bytes);
+        Call { reader: Arc::clone(self), bytes }
+    }
+
+    /// What is asked has grown or shrunk.
+    pub(crate) fn asks(&self, before: usize, now: usize) {
+        let (more, less) = (now.saturating_sub(before), before.saturating_sub(now));
+        for account in [&self.asking_bytes, &self.node.asking_bytes] {
+            account.fetch_add(more, Ordering::Relaxed);
+            account.fetch_sub(less, Ordering::Relaxed);
+        }
+        if more > 0 {
+            self.node.relieve();
+        }
     }
 
     /// A stream has begun on the connection.
@@ -165,7 +243,13 @@ impl Reader {
         if self.is_cut.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    fn cut(&self) {
+    /// Whether it has been told to end.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.is_cut.load(Ordering::Acquire)
+    }
+
+    /// Ends the connection.
+    pub(crate) fn cut(&self) {
         self.is_cut.store(true, Ordering::Release);
         self.connection.wake();
     }
@@ -174,10 +258,33 @@ impl Reader {
         let queues: Vec<_> = lock(&self.queues).iter().filter_map(Weak::upgrade).collect();
         let queues: Vec<_> = queues.into_iter().map(|queue| (queue.bytes(), queue)).collect();
         Load {
-            held_bytes: self.held_bytes.load(Ordering::Relaxed),
+            held_bytes: self.held_bytes.load(Ordering::Relaxed) + self.asking_bytes.load(Ordering::Relaxed),
             queued_bytes: queues.iter().map(|(bytes, _)| bytes).sum(),
             fullest: queues.into_iter().max_by_key(|(bytes, _)| *bytes).map(|(_, queue)| queue),
         }
+    }
+}
+
+/// An open call of a connection. It is over when it is dropped.
+pub(crate) struct Call {
+    reader: Arc<Reader>,
+    bytes: usize,
+}
+
+impl Call {
+    /// The connection's account.
+    pub(crate) fn reader(&self) -> &Arc<Reader> {
+        &self.reader
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        let reader = &self.reader;
+        reader.asks(self.bytes, 0);
+        let micros = u64::try_from(reader.opened.elapsed().as_micros()).unwrap_or(u64::MAX);
+        reader.idle_micros.store(micros, Ordering::Relaxed);
+        reader.calls_open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -14,15 +14,28 @@ use tonic_health::ServingStatus;
 
 use self::{cluster::ClusterService, held::HoldAnswers, kv::KvService};
 use crate::{
+    guests::Bounds,
     net::Door,
     peers::{FRAME_BYTES_MAX, PeerService},
     shared::Shared,
+    unread::UNREAD_BYTES_MAX,
 };
 
 /// Most bytes of one message of a client. A longer one fails its call or stream.
 const CLIENT_MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Streams of one connection at a time. Past it new ones wait at the client.
 const STREAMS_MAX: u32 = 256;
+/// Connections of clients at a time, if nothing else is set; half of the files that the process may open, if that is less. Past it those
+/// leave that ask nothing, or newcomers are closed: see `guests.rs`.
+pub(crate) const CONNECTIONS_MAX: usize = 10_000;
+/// The same for peers, of which each needs three, and an eighth of the files.
+const PEER_CONNECTIONS_MAX: usize = 1_024;
+/// The same for the HTTP port, and a sixteenth.
+const HTTP_CONNECTIONS_MAX: usize = 256;
+/// How long a connection may take to its first call. Past it it is closed.
+const FIRST_CALL_WAIT: Duration = Duration::from_secs(20);
+/// How long a connection of the HTTP port may take for its request and the answer. Past it it is closed.
+const HTTP_WAIT: Duration = Duration::from_secs(10);
 /// Streams that clients reset before they were accepted. Past it the connection is closed (CVE-2023-44487).
 const PENDING_RESETS_MAX: usize = 20;
 /// The same for peers, which reset calls in ordinary traffic when they lose each other.
@@ -73,6 +86,7 @@ pub(crate) async fn serve_peers(door: Door, shared: Arc<Shared>) {
         .max_decoding_message_size(FRAME_BYTES_MAX)
         .max_encoding_message_size(FRAME_BYTES_MAX);
     let served = server(PEER_PENDING_RESETS_MAX)
+        .layer(HoldAnswers)
         .add_service(peer)
         .serve_with_incoming_shutdown(door.connections(), shared.closing.clone().cancelled_owned())
         .await;
@@ -128,7 +142,62 @@ async fn tell_health(shared: Arc<Shared>, reporter: tonic_health::server::Health
     }
 }
 
+/// A port of the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Port {
+    /// For clients.
+    Clients,
+    /// For peers.
+    Peers,
+    /// For health checks and metrics.
+    Http,
+}
+
+impl Port {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Clients => "clients",
+            Self::Peers => "peers",
+            Self::Http => "http",
+        }
+    }
+
+    /// What it bears, if the process may have so many open files: most of them are left to files and to the other ports.
+    fn bounds(self, shared: &Shared, files_max: usize) -> Bounds {
+        let (connections_max, share, first_call_wait) = match self {
+            Self::Clients => (shared.connections_max, 2, FIRST_CALL_WAIT),
+            Self::Peers => (PEER_CONNECTIONS_MAX, 8, FIRST_CALL_WAIT),
+            Self::Http => (HTTP_CONNECTIONS_MAX, 16, HTTP_WAIT),
+        };
+        Bounds { connections_max: connections_max.min(files_max / share).max(1), first_call_wait }
+    }
+}
+
 /// Opens a bound socket in the runtime.
-pub(crate) fn open_door(listener: std::net::TcpListener, shared: &Shared) -> io::Result<Door> {
-    Door::open(listener, &shared.unread)
+pub(crate) fn open_door(listener: std::net::TcpListener, port: Port, shared: &Shared) -> io::Result<Door> {
+    let (files_max, _) = rlimit::Resource::NOFILE.get()?;
+    let bounds = port.bounds(shared, usize::try_from(files_max).unwrap_or(usize::MAX));
+    // What clients hold must not cost a peer its connection.
+    let unread = match port {
+        Port::Clients => Arc::clone(&shared.unread),
+        Port::Peers | Port::Http => shared.metrics.unread(UNREAD_BYTES_MAX),
+    };
+    Door::open(listener, &unread, bounds, shared.metrics.door(port.name()), port != Port::Http)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn ports_leave_files_to_the_log() {
+        let shared = Shared::new(&Config::new(kv_core::types::NodeId(1), Default::default(), "data"));
+        let connections = |files_max| {
+            [Port::Clients, Port::Peers, Port::Http].map(|port| port.bounds(&shared, files_max).connections_max)
+        };
+        assert_eq!(connections(1_000_000), [10_000, 1_024, 256]);
+        assert_eq!(connections(1_024), [512, 128, 64]);
+        assert_eq!(connections(1), [1, 1, 1]);
+    }
 }
