@@ -79,6 +79,12 @@ chaos *args:
 verify *args:
     cargo run --release -q -p kv-tests --bin check -- {{args}}
 
+# Clients that mean harm, against a real cluster: `just attack --kind pings,idle --secs 5`, or `just attack --list`; `--kind overload`
+# offers ten times what the cluster bears. Needs a machine that does nothing else.
+attack *args:
+    cargo build --release -p kv-server
+    cargo run --release -p kv-tests --bin attack -- {{args}}
+
 # Every nemesis for two minutes, one after the other, added up in tests/chaos.jsonl; needs root and its tools.
 chaos-each secs="120" seed="1":
     cargo build --release -p kv-server -p kv-tests --bins

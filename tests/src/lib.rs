@@ -6,6 +6,7 @@ pub mod damage;
 pub mod disk;
 pub mod fuzz;
 pub mod history;
+pub mod processes;
 pub mod report;
 pub mod script;
 pub mod server;

@@ -10,16 +10,13 @@
 mod judge;
 mod load;
 mod modes;
-mod process;
 mod replica;
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
 
-use kv_tests::server::find_server;
-
-use self::process::Layout;
+use kv_tests::{processes::Layout, server::find_server};
 
 /// Kills and damages a cluster of three real processes under load, and looks for a lost write.
 #[derive(Debug, Parser)]

@@ -3,14 +3,16 @@
 
 use std::{fs, path::Path, process::ExitStatus, rc::Rc, time::Duration};
 
-use kv_tests::damage::{bytes_below, files_below, flip_in_the_log, flip_somewhere};
+use kv_tests::{
+    damage::{bytes_below, files_below, flip_in_the_log, flip_somewhere},
+    processes::{Cluster, Layout},
+};
 use tokio::{task::LocalSet, time::sleep};
 
 use super::{DEADLINE, describe};
 use crate::{
     Ran,
     load::{Load, Shape},
-    process::{Cluster, Layout},
     replica,
 };
 

@@ -6,13 +6,13 @@ use std::{
 };
 
 use kv_client::ClusterStatus;
+use kv_tests::processes::{Cluster, Layout};
 use tokio::{task::LocalSet, time::sleep};
 
 use super::{DEADLINE, describe};
 use crate::{
     Ran,
     load::{Load, Shape},
-    process::{Cluster, Layout},
 };
 
 /// How long a killed node stays away.

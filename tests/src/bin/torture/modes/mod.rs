@@ -6,7 +6,7 @@ pub(crate) mod power;
 
 use std::time::Duration;
 
-use crate::process::Layout;
+use kv_tests::processes::Layout;
 
 /// The deadline of every call. A passed deadline is no violation, but it is counted.
 const DEADLINE: Duration = Duration::from_secs(10);

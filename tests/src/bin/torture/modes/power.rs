@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use kv_tests::processes::{Cluster, Layout, NODES};
 use tokio::{task::LocalSet, time::sleep};
 
 use super::{DEADLINE, describe};
 use crate::{
     Ran,
     load::{Load, Shape},
-    process::{Cluster, Layout, NODES},
 };
 
 /// The shortest time of load before a kill; up to twice as long, so that it meets checkpoints at different places.

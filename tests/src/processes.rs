@@ -1,4 +1,4 @@
-//! Three server processes: started, killed, awaited, always by the handle of the child that was started here.
+//! Three server processes on loopback: started, killed, awaited, always by the handle of the child that was started here.
 //!
 //! Their output goes to files beside their data, so that a violation can be looked into.
 
@@ -7,7 +7,7 @@ use std::{
     collections::BTreeSet,
     fs::{self, File},
     net::TcpListener,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
@@ -17,9 +17,9 @@ use tempfile::TempDir;
 use tokio::time::sleep;
 
 /// How many nodes there are.
-pub(crate) const NODES: usize = 3;
+pub const NODES: usize = 3;
 /// A cluster that is not whole after so long is a failure of the run.
-pub(crate) const WHOLE_WAIT: Duration = Duration::from_secs(60);
+pub const WHOLE_WAIT: Duration = Duration::from_secs(60);
 /// A node that ought to refuse its start must have done so by then.
 const REFUSAL_WAIT: Duration = Duration::from_secs(30);
 /// Pause between two looks at a process or a cluster.
@@ -34,7 +34,8 @@ const PORTS: std::ops::Range<u16> = 20_000..32_000;
 const SHOWN_LINES: usize = 5;
 
 /// Where everything is.
-pub(crate) struct Layout {
+#[derive(Debug)]
+pub struct Layout {
     server: PathBuf,
     data: PathBuf,
     temporary: RefCell<Option<TempDir>>,
@@ -44,14 +45,17 @@ pub(crate) struct Layout {
 
 impl Layout {
     /// A directory for the run.
-    pub(crate) fn new(server: PathBuf, data: Option<PathBuf>, shards: u32, seed: u64) -> Result<Self, String> {
+    ///
+    /// # Errors
+    /// If it can't be made.
+    pub fn new(server: PathBuf, data: Option<PathBuf>, shards: u32, seed: u64) -> Result<Self, String> {
         let (data, temporary) = match data {
             Some(data) => {
                 fs::create_dir(&data).map_err(|error| format!("{} can't be made: {error}", data.display()))?;
                 (data, None)
             }
             None => {
-                let temporary = tempfile::Builder::new().prefix("kv-torture-").tempdir();
+                let temporary = tempfile::Builder::new().prefix("kv-processes-").tempdir();
                 let temporary = temporary.map_err(|error| format!("a temporary directory can't be made: {error}"))?;
                 (temporary.path().to_owned(), Some(temporary))
             }
@@ -62,12 +66,19 @@ impl Layout {
     }
 
     /// What is tortured, and where.
-    pub(crate) fn describe(&self) -> String {
+    #[must_use]
+    pub fn describe(&self) -> String {
         format!("{} with {} shards in {}", self.server.display(), self.shards, self.data.display())
     }
 
+    /// Where everything of the run is.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.data
+    }
+
     /// Keeps the directory, and tells where it is.
-    pub(crate) fn keep(&self) -> PathBuf {
+    pub fn keep(&self) -> PathBuf {
         match self.temporary.take() {
             Some(temporary) => temporary.keep(),
             None => self.data.clone(),
@@ -90,15 +101,18 @@ impl Layout {
 }
 
 /// A cluster of processes. Dropping it kills them.
-pub(crate) struct Cluster<'a> {
+#[derive(Debug)]
+pub struct Cluster<'a> {
     layout: &'a Layout,
     nodes: Vec<Node>,
     flags: Vec<String>,
 }
 
+#[derive(Debug)]
 struct Node {
     peer_port: u16,
     client_port: u16,
+    http_port: u16,
     child: Option<Child>,
 }
 
@@ -119,10 +133,18 @@ fn end(child: &mut Option<Child>) {
 
 impl<'a> Cluster<'a> {
     /// Starts the nodes, with further flags, and waits until they serve.
-    pub(crate) async fn start(layout: &'a Layout, flags: &[&str]) -> Result<Self, String> {
+    ///
+    /// # Errors
+    /// If they don't.
+    pub async fn start(layout: &'a Layout, flags: &[&str]) -> Result<Self, String> {
         for _ in 0..START_ATTEMPTS {
-            let ports = layout.free_ports(2 * NODES);
-            let nodes = ports.chunks(2).map(|pair| Node { peer_port: pair[0], client_port: pair[1], child: None });
+            let ports = layout.free_ports(3 * NODES);
+            let nodes = ports.chunks(3).map(|ports| Node {
+                peer_port: ports[0],
+                client_port: ports[1],
+                http_port: ports[2],
+                child: None,
+            });
             let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
             let mut cluster = Self { layout, nodes: nodes.collect(), flags };
             for node in 1..=NODES {
@@ -151,24 +173,50 @@ impl<'a> Cluster<'a> {
     }
 
     /// A node's data directory.
-    pub(crate) fn data(&self, node: usize) -> PathBuf {
+    #[must_use]
+    pub fn data(&self, node: usize) -> PathBuf {
         self.layout.data.join(node.to_string())
     }
 
     /// Where a node's clients connect.
-    pub(crate) fn client_address(&self, node: usize) -> String {
+    #[must_use]
+    pub fn client_address(&self, node: usize) -> String {
         format!("127.0.0.1:{}", self.nodes[node - 1].client_port)
     }
 
+    /// Where a node's peers connect.
+    #[must_use]
+    pub fn peer_address(&self, node: usize) -> String {
+        format!("127.0.0.1:{}", self.nodes[node - 1].peer_port)
+    }
+
+    /// Where a node answers over HTTP.
+    #[must_use]
+    pub fn http_address(&self, node: usize) -> String {
+        format!("127.0.0.1:{}", self.nodes[node - 1].http_port)
+    }
+
+    /// The process of a node that runs.
+    #[must_use]
+    pub fn process(&self, node: usize) -> Option<u32> {
+        self.nodes[node - 1].child.as_ref().map(Child::id)
+    }
+
     /// A client that knows all nodes.
-    pub(crate) async fn client(&self, deadline: Duration) -> Result<Client, String> {
+    ///
+    /// # Errors
+    /// If none of them answers.
+    pub async fn client(&self, deadline: Duration) -> Result<Client, String> {
         let addresses = (1..=NODES).map(|node| self.client_address(node));
         let client = Client::builder().endpoints(addresses).deadline(deadline).connect().await;
         client.map_err(|error| format!("no client could be made: {error}"))
     }
 
     /// Starts a node that does not run.
-    pub(crate) fn spawn(&mut self, node: usize) -> Result<(), String> {
+    ///
+    /// # Errors
+    /// If its program can't be run.
+    pub fn spawn(&mut self, node: usize) -> Result<(), String> {
         let members: Vec<_> =
             (1..=NODES).map(|id| format!("{id}=127.0.0.1:{}", self.nodes[id - 1].peer_port)).collect();
         let output = |suffix: &str| {
@@ -181,6 +229,7 @@ impl<'a> Cluster<'a> {
             .args(["serve", "--node", &node.to_string()])
             .args(["--cluster", &members.join(",")])
             .args(["--client", &self.client_address(node)])
+            .args(["--http", &self.http_address(node)])
             .args(["--shards", &self.layout.shards.to_string()])
             .arg("--data")
             .arg(self.data(node))
@@ -195,12 +244,12 @@ impl<'a> Cluster<'a> {
     }
 
     /// Ends a node with SIGKILL.
-    pub(crate) fn kill(&mut self, node: usize) {
+    pub fn kill(&mut self, node: usize) {
         end(&mut self.nodes[node - 1].child);
     }
 
     /// Ends all nodes with SIGKILL: first all are killed, then awaited.
-    pub(crate) fn kill_all(&mut self) {
+    pub fn kill_all(&mut self) {
         for child in self.nodes.iter_mut().filter_map(|node| node.child.as_mut()) {
             // One that has ended by itself was noticed before, or will be missed at the restart.
             let _ended = child.kill();
@@ -211,7 +260,10 @@ impl<'a> Cluster<'a> {
     }
 
     /// Fails if a node that ought to run has ended by itself; one that lost its port is started again.
-    pub(crate) fn check_running(&mut self) -> Result<(), String> {
+    ///
+    /// # Errors
+    /// With what the node said last.
+    pub fn check_running(&mut self) -> Result<(), String> {
         for node in 1..=NODES {
             let Some(child) = self.nodes[node - 1].child.as_mut() else { continue };
             match child.try_wait().map_err(|error| error.to_string())? {
@@ -229,7 +281,10 @@ impl<'a> Cluster<'a> {
     }
 
     /// Waits until every node that was started is ready and every shard has a leader. Tells how the cluster is then.
-    pub(crate) async fn wait_whole(&mut self) -> Result<ClusterStatus, String> {
+    ///
+    /// # Errors
+    /// With what is missing after [`WHOLE_WAIT`], or if a node has ended.
+    pub async fn wait_whole(&mut self) -> Result<ClusterStatus, String> {
         let began = Instant::now();
         let mut last = "nobody answered".to_owned();
         while began.elapsed() < WHOLE_WAIT {
@@ -253,7 +308,10 @@ impl<'a> Cluster<'a> {
     }
 
     /// Waits for a node to end by itself.
-    pub(crate) async fn wait_refusal(&mut self, node: usize) -> Result<ExitStatus, String> {
+    ///
+    /// # Errors
+    /// If it still runs after a while.
+    pub async fn wait_refusal(&mut self, node: usize) -> Result<ExitStatus, String> {
         let began = Instant::now();
         loop {
             let child = self.nodes[node - 1].child.as_mut().ok_or("the node was not started")?;
@@ -269,7 +327,8 @@ impl<'a> Cluster<'a> {
     }
 
     /// The sentence with which a node ended.
-    pub(crate) fn last_words(&self, node: usize) -> String {
+    #[must_use]
+    pub fn last_words(&self, node: usize) -> String {
         self.last_lines(node, 1)
     }
 
