@@ -33,7 +33,10 @@ pub(super) async fn full(world: &World, random: &mut fastrand::Rng) -> Result<bo
     if is_full {
         world.hold(Duration::from_millis(random.u64(FULL_MS))).await;
     }
-    fs::remove_file(&filler).map_err(|error| format!("{}: {error}", filler.display()))?;
+    let named = |error: std::io::Error| format!("{}: {error}", filler.display());
+    fs::remove_file(&filler).map_err(named)?;
+    // Else a power cut that follows brings it back, and the disk stays full.
+    fs::File::open(disk.directory()).and_then(|directory| directory.sync_all()).map_err(named)?;
     let ended = world.cluster.borrow_mut().has_ended(taken.node);
     if world.cluster.borrow().process(taken.node).is_none() {
         world.cluster.borrow_mut().spawn(taken.node)?;
