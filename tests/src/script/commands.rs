@@ -37,7 +37,7 @@ use bytes::Bytes;
 use kv_core::{
     command::{Action, Condition, SessionStamp, Write},
     io::{Answer, Consistency, Input, Operation},
-    message::{PeerMessage, RaftMessage, RaftMessageKind},
+    message::{Heartbeat, PeerMessage, RaftMessage, RaftMessageKind},
     settings::Settings,
     types::{
         Durability, Epoch, Key, LogIndex, NodeId, RequestId, Revision, Sequence, SessionId, ShardId, Term, Token, Value,
@@ -273,23 +273,8 @@ fn urge(cluster: &mut Cluster, words: &[&str]) -> Result<(), String> {
         |node: NodeId| cluster.words.replicas.iter().find(|(_, at)| **at == node).map(|(replica, _)| *replica);
     let (own, other) = (replica(from).ok_or("no replica")?, replica(to).ok_or("no replica")?);
     let term = cluster.status(from).ok_or("it is down")?.term;
-    let message = RaftMessage {
-        kind: RaftMessageKind::TimeoutNow,
-        to: other,
-        from: own,
-        term,
-        log_term: Term(0),
-        index: LogIndex(0),
-        entries: Vec::new(),
-        commit: LogIndex(0),
-        commit_term: Term(0),
-        snapshot: None,
-        request_snapshot: LogIndex(0),
-        reject: false,
-        reject_hint: LogIndex(0),
-        context: Bytes::new(),
-        priority: 0,
-    };
+    let plain = Heartbeat { is_answer: false, to: other, from: own, term, commit: LogIndex(0) };
+    let message = RaftMessage { kind: RaftMessageKind::TimeoutNow, ..plain.into() };
     let message = PeerMessage::Raft { shard: SHARD, message };
     cluster.trace.extend(cluster.words.message(from, to, &message));
     cluster.host(to).give(Input::Peer { from, message });

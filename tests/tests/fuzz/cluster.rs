@@ -44,7 +44,7 @@ use bytes::Bytes;
 use kv_core::{
     io::{Answer, Consistency, Input},
     log::record::{EntryKind, LogEntry},
-    message::{ClaimedLeadership, LeadershipRound, PeerMessage, RaftMessage, RaftMessageKind},
+    message::{ClaimedLeadership, Heartbeat, LeadershipRound, PeerMessage, RaftMessage, RaftMessageKind},
     types::{Entry, Epoch, LogIndex, MapVersion, NodeId, ReplicaId, RequestId, Revision, ShardId, Term},
 };
 use kv_tests::fuzz::Target;
@@ -227,23 +227,7 @@ fn an_honest_cluster_refuses_nothing() {
 /// A heartbeat as the liar's replica could send it to a node, if it led.
 fn heartbeat(cluster: &Cluster, node: NodeId, shard: ShardId) -> RaftMessage {
     let (to, from, term, _, commit) = cluster.truth(node, shard);
-    RaftMessage {
-        kind: RaftMessageKind::Heartbeat,
-        to,
-        from,
-        term: Term(term),
-        log_term: Term(0),
-        index: LogIndex(0),
-        entries: Vec::new(),
-        commit: LogIndex(commit),
-        commit_term: Term(0),
-        snapshot: None,
-        request_snapshot: LogIndex(0),
-        reject: false,
-        reject_hint: LogIndex(0),
-        context: Bytes::new(),
-        priority: 0,
-    }
+    Heartbeat { is_answer: false, to, from, term: Term(term), commit: LogIndex(commit) }.into()
 }
 
 fn from_liar(shard: ShardId, message: RaftMessage) -> Input {
