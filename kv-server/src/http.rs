@@ -1,8 +1,8 @@
 //! The HTTP port: whether the process lives, whether the node takes traffic, and its metrics.
 //!
-//! One request a connection: each is closed after its answer, or when its time is over (the port's bounds are in `services`), so that nobody
-//! holds one. Metrics are made [`METRICS_PER_SECOND_MAX`] times in a second at the most, since the loop of the node has to say how it is doing
-//! each time; whoever asks beyond that gets the last ones again.
+//! One request a connection: each is closed after its answer, or when its time is over (the port's bounds are in `services`),
+//! so that nobody holds one. Metrics are made [`METRICS_PER_SECOND_MAX`] times in a second at the most, since the loop of the
+//! node has to say how it is doing each time; whoever asks beyond that gets the last ones again.
 
 use std::{
     sync::Arc,

@@ -1,7 +1,8 @@
 //! Async loss (ours): of what a leader acknowledged early in a term, only a suffix may be lost, and never more than the bound.
 //!
 //! The bound holds when it is acknowledged: so many commands and bytes undecided at most (1,000 and 1 MiB, unless a run draws
-//! them smaller), the oldest for so long at most (100 ms). Whatever is lost was undecided when its leader last acknowledged anything, so the loss is within the bound as well.
+//! them smaller), the oldest for so long at most (100 ms). Whatever is lost was undecided when its leader last acknowledged
+//! anything, so the loss is within the bound as well.
 
 use std::collections::{BTreeMap, VecDeque};
 

@@ -1,14 +1,15 @@
 //! Replicas whose state is made to differ from their group's while their process runs: a record changes in memory behind the
 //! log's back, as a flipped bit or a bug of ours would have it, or in the read index, as a disk that rots would.
 //!
-//! Drawn from a stream of its own, and bounded by the atlas: a majority of each shard stays right. Until the replica is
-//! right again, what it says to clients is lost on the way, and no checker hears what it applied (then they hear it, see
-//! `aftermath.rs`): that a wrong state answers wrongly before anybody can know is no news. What is judged is that it does not last (in quiet, every state that was made
-//! to differ is found and replaced), that it does not spread (a replica that nothing was done to is compared as ever), and
-//! that nobody who was right is thrown away.
+//! Drawn from a stream of its own, and bounded by the atlas: a majority of each shard stays right. Until the replica is right
+//! again, what it says to clients is lost on the way, and no checker hears what it applied (then they hear it, see
+//! `aftermath.rs`): that a wrong state answers wrongly before anybody can know is no news. What is judged is that it does not
+//! last (in quiet, every state that was made to differ is found and replaced), that it does not spread (a replica that nothing
+//! was done to is compared as ever), and that nobody who was right is thrown away.
 //!
-//! *Never produced*: a checkpoint's file that rots under a running replica (the fault `rot-running` does that, and that the scrub
-//! finds it is judged nowhere but in the scrub's own tests); shards that nobody writes to, since without writes there is no mark; a majority that is wrong, which nobody can notice; what a wrong replica tells clients before it is found.
+//! *Never produced*: a checkpoint's file that rots under a running replica (the fault `rot-running` does that, and that the
+//! scrub finds it is judged nowhere but in the scrub's own tests); shards that nobody writes to, since without writes there is
+//! no mark; a majority that is wrong, which nobody can notice; what a wrong replica tells clients before it is found.
 
 use std::collections::{BTreeMap, BTreeSet};
 

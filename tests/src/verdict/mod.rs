@@ -19,7 +19,8 @@
 //! Other people's histories of one register are judged by [`register`].
 //!
 //! A promise that is broken is shown by the smallest set of operations that shows it. A search that is given up is *undecided*,
-//! and an undecided run has not passed; neither has one in which nobody was told anything. Judging a million operations takes a few seconds.
+//! and an undecided run has not passed; neither has one in which nobody was told anything. Judging a million operations takes a
+//! few seconds.
 
 pub mod age;
 pub mod durable;

@@ -1,8 +1,8 @@
 //! One order explains the answers of each key: linearizability, by the search of [`crate::check::linearizability`].
 //!
-//! Each key is judged by itself, which is sound: linearizability is local. What other keys tell of it is brought along: a write that was
-//! acknowledged early must have taken effect if its leader's log is known to be kept up to there. A search takes so many steps at most; where many writes
-//! of unknown outcome hit one key, there may be more orders than anybody can try.
+//! Each key is judged by itself, which is sound: linearizability is local. What other keys tell of it is brought along: a write
+//! that was acknowledged early must have taken effect if its leader's log is known to be kept up to there. A search takes so
+//! many steps at most; where many writes of unknown outcome hit one key, there may be more orders than anybody can try.
 
 use super::{
     Status, Violated, durable,

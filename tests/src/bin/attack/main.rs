@@ -1,10 +1,11 @@
 //! `attack`: clients that mean harm, against a real cluster of three `kv-server` processes that honest clients use all the while.
 //!
 //! For each kind of attack quiet and attacked windows follow one another, so that the noise of the machine shows. One node is
-//! attacked. The honest clients are of kv-client: one offers puts and gets at an even rate and measures them from when they were due; some
-//! run the workloads of `chaos`, of which every answer is recorded and judged; and every quarter of a second one comes anew, connects, writes
-//! and reads. The attackers are a process of their own with the least right to the CPU (nice 19), since they share
-//! two cores with those whom they attack: what is measured is what the servers do for them, not who gets the CPU. What both used is told.
+//! attacked. The honest clients are of kv-client: one offers puts and gets at an even rate and measures them from when they
+//! were due; some run the workloads of `chaos`, of which every answer is recorded and judged; and every quarter of a second one
+//! comes anew, connects, writes and reads. The attackers are a process of their own with the least right to the CPU (nice 19),
+//! since they share two cores with those whom they attack: what is measured is what the servers do for them, not who gets the
+//! CPU. What both used is told.
 //!
 //! What must hold of each kind, or the exit status is 1 (`--list` has the kinds, the table has the figures):
 //!

@@ -1,8 +1,8 @@
 //! `--kind overload`: ten times what a cluster bears, from honest clients.
 //!
-//! The peak is looked for with puts and gets in a closed loop, with more and more outstanding, until more brings no more. Then ten times as many are
-//! outstanding as at the peak, from as many clients as it takes. The three servers have the first core for themselves and
-//! the clients the second, so that it is the servers that have too much to do.
+//! The peak is looked for with puts and gets in a closed loop, with more and more outstanding, until more brings no more. Then
+//! ten times as many are outstanding as at the peak, from as many clients as it takes. The three servers have the first core
+//! for themselves and the clients the second, so that it is the servers that have too much to do.
 //!
 //! What must hold: goodput (calls that succeed within their deadline of 5 s) is at least 90 % of the peak's; no election; memory within a
 //! bound; all nodes live. How long a call took is told as its caller saw it, with what it waited in its own client: that grows with what is

@@ -12,8 +12,8 @@ const P99_TIMES: f64 = 2.0;
 /// been given one keeps it for a slice of the scheduler (about 3 ms), and the kernel's own work for the attackers' packets is done at the
 /// cost of whoever runs. That is the machine's, and not the server's to mend.
 const P99_FLOOR_MS: f64 = 2.0;
-/// So much more memory than before may the attacked node hold: 256 MiB that it grants its clients for answers that they have not read, and what
-/// 10,000 connections hold, at about 20 KiB each with their buffers.
+/// So much more memory than before may the attacked node hold: 256 MiB that it grants its clients for answers that they have
+/// not read, and what 10,000 connections hold, at about 20 KiB each with their buffers.
 const RESIDENT_GROWTH_MAX_BYTES: u64 = 512 * MIB;
 /// So many more open files than before may be left: log segments and checkpoints come and go, and honest clients with them.
 const FILES_LEFT_MAX: u64 = 24;
@@ -86,8 +86,8 @@ pub(crate) struct Latency {
 }
 
 impl Line {
-    /// Looks what does not hold, and keeps it. Without times nothing is judged that a machine which is busy otherwise may cause: who came anew
-    /// and had no answer in time, elections, and the p99.
+    /// Looks what does not hold, and keeps it. Without times nothing is judged that a machine which is busy otherwise may
+    /// cause: who came anew and had no answer in time, elections, and the p99.
     pub(crate) fn judge(&mut self, judges_times: bool) {
         let mut broken = Vec::new();
         let attacked = &self.attacked;

@@ -31,8 +31,8 @@ const SHARDS: u32 = 12;
 const SETTLE_WAIT: Duration = Duration::from_secs(40);
 /// An attack has begun by then.
 const BEGIN_WAIT: Duration = Duration::from_secs(20);
-/// Then it goes on for so long before anything is measured: what is asked for is the attack, and not its first moment, in which the kernel has
-/// thousands of connections to make.
+/// Then it goes on for so long before anything is measured: what is asked for is the attack, and not its first moment, in which
+/// the kernel has thousands of connections to make.
 const SETTLE_PAUSE: Duration = Duration::from_secs(1);
 /// After an attack its connections must be closed by then: the server asks silent ones every 10 s, and gives them 5.
 const BACK_WAIT: Duration = Duration::from_secs(30);
