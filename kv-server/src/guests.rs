@@ -13,7 +13,7 @@
 //! the least.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
@@ -23,7 +23,8 @@ use tokio::time::Instant;
 
 use crate::unread::Reader;
 
-/// Of all connections of a full port so many leave at once, so that looking for them does not cost a newcomer each time.
+/// Of all connections of a full port so many leave at once if all have asked, so that looking for them does not cost a newcomer
+/// each time.
 const LEAVE_SHARE: usize = 256;
 /// How often those who never ask are looked for.
 pub(crate) const SWEEP_PAUSE: Duration = Duration::from_secs(1);
@@ -40,7 +41,8 @@ pub(crate) struct Bounds {
 /// The connections of a port.
 pub(crate) struct Guests {
     bounds: Bounds,
-    list: Mutex<Vec<Weak<Reader>>>,
+    /// As they came.
+    list: Mutex<VecDeque<Weak<Reader>>>,
 }
 
 impl Guests {
@@ -55,16 +57,20 @@ impl Guests {
         if list.len() >= 2 * self.bounds.connections_max {
             list.retain(|reader| reader.strong_count() > 0);
         }
-        list.push(Arc::downgrade(reader));
+        list.push_back(Arc::downgrade(reader));
     }
 
     /// Closes those who have to leave for a newcomer. Says how many.
     pub(crate) fn make_room(&self, newcomer: IpAddr) -> usize {
-        let mut here: Vec<_> = self.here().into_iter().filter(|reader| !reader.is_cut()).collect();
+        if let Some(silent) = self.silent() {
+            silent.cut();
+            return 1;
+        }
         let count = (self.bounds.connections_max / LEAVE_SHARE).max(1);
+        let mut here: Vec<_> = self.here().into_iter().filter(|reader| !reader.is_cut()).collect();
         let mut idle: Vec<_> = here.iter().filter(|reader| reader.is_idle()).collect();
-        idle.sort_by_key(|reader| (reader.has_asked(), reader.idle_since()));
         if !idle.is_empty() {
+            idle.sort_by_cached_key(|reader| reader.idle_since());
             return cut(idle.into_iter().take(count));
         }
         let mut by_address: HashMap<IpAddr, usize> = HashMap::new();
@@ -92,13 +98,22 @@ impl Guests {
         cut(self.here().iter().filter(|reader| late(reader)))
     }
 
+    /// The oldest of those who have never asked. It is near the front, where whoever left for others was before it.
+    fn silent(&self) -> Option<Arc<Reader>> {
+        let mut list = self.lock();
+        while list.front().is_some_and(|reader| reader.strong_count() == 0) {
+            list.pop_front();
+        }
+        list.iter().filter_map(Weak::upgrade).find(|reader| !reader.has_asked() && !reader.is_cut())
+    }
+
     fn here(&self) -> Vec<Arc<Reader>> {
         let mut list = self.lock();
         list.retain(|reader| reader.strong_count() > 0);
         list.iter().filter_map(Weak::upgrade).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Weak<Reader>>> {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Weak<Reader>>> {
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

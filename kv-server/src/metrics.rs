@@ -1,6 +1,7 @@
 //! The metrics of one node, in a registry of its own: several nodes can live in one process.
 //!
-//! Names begin with `kv_`, but for those of the whole process, which begin with `process_` as with other programs. Counters and histograms are updated where things happen; gauges are set when somebody asks.
+//! Names begin with `kv_`, but for those of the whole process, which begin with `process_` as with other programs. Counters and
+//! histograms are updated where things happen; gauges are set when somebody asks.
 
 use std::{sync::Arc, time::Duration};
 
@@ -76,7 +77,11 @@ impl Metrics {
             let key = Key::from_parts(name, vec![Label::new("port", port)]);
             self.recorder.register_counter(&key, &METADATA)
         };
-        Counts { refused: count("kv_connections_refused_total"), left: count("kv_connections_left_total") }
+        Counts {
+            refused: count("kv_connections_refused_total"),
+            left: count("kv_connections_left_total"),
+            slowed: count("kv_connections_slowed_total"),
+        }
     }
 
     /// A turn was taken.
@@ -219,6 +224,11 @@ const DESCRIPTIONS: &[(&str, Option<Unit>, &str)] = &[
         "kv_connections_left_total",
         None,
         "Connections closed because they did not ask anything in time, or asked nothing when the port was full, by port.",
+    ),
+    (
+        "kv_connections_slowed_total",
+        None,
+        "How often a connection had to wait before it was read on, for frames or bytes by which it asks nothing, by port.",
     ),
     ("kv_peer_queue_messages", None, "Messages to peers that wait for their connections."),
     ("kv_disk_free_bytes", None, "Free bytes on the disk of the data directory."),

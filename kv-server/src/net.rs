@@ -1,8 +1,8 @@
 //! Listening: connections are counted, their sockets set up, and accepting never ends by an error.
 //!
 //! A server that stops accepting because one accept failed is down for good, and one that accepts without bound runs out of
-//! files. A full port makes room by the rules of `guests.rs`, and never leaves newcomers waiting in the kernel's queue. tonic sets nodelay only on sockets that it accepts itself, so it is set here: without it a single small message
-//! waits 40 ms.
+//! files. A full port makes room by the rules of `guests.rs`, for one newcomer after the other. tonic
+//! sets nodelay only on sockets that it accepts itself, so it is set here: without it a single small message waits 40 ms.
 
 use std::{
     io,
@@ -17,21 +17,25 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, sleep_until},
 };
 use tonic::transport::server::Connected;
 
 use metrics::Counter;
 
 use crate::{
+    gate::Gate,
     guests::{Bounds, Guests, SWEEP_PAUSE},
     seldom::Seldom,
     stop::{Failure, Trouble},
-    toll::Toll,
     unread::{Reader, Unread},
 };
 
 /// How long a newcomer at a full port waits for one that was told to leave. Past it it is closed.
 const ROOM_WAIT: Duration = Duration::from_secs(1);
+/// The least time between two newcomers for whom room is made, so that those who were told to leave and come again at once cost
+/// little. Meanwhile others wait in the kernel's queue.
+const ROOM_PAUSE: Duration = Duration::from_millis(2);
 /// Bytes that a connection reads before the others have their turn: else one that sends without a pause keeps the loop for
 /// as long as its socket has more.
 const TURN_BYTES: usize = 128 * 1024;
@@ -44,6 +48,8 @@ pub(crate) struct Counts {
     pub(crate) refused: Counter,
     /// Connections that never asked anything, or asked nothing when others came.
     pub(crate) left: Counter,
+    /// Waits before a connection was read on.
+    pub(crate) slowed: Counter,
 }
 
 /// A port that accepts up to a bound of connections.
@@ -51,6 +57,8 @@ pub(crate) struct Door {
     listener: TcpListener,
     permits: Arc<Semaphore>,
     guests: Arc<Guests>,
+    /// When the next newcomer may have room made.
+    room: Instant,
     errors: Seldom,
     full: Seldom,
     unread: Arc<Unread>,
@@ -78,13 +86,14 @@ impl Door {
             loop {
                 tokio::time::sleep(SWEEP_PAUSE).await;
                 match swept.upgrade() {
-                    Some(guests) => left.increment(guests.sweep(tokio::time::Instant::now()) as u64),
+                    Some(guests) => left.increment(guests.sweep(Instant::now()) as u64),
                     None => return,
                 }
             }
         });
         let (errors, full) = (Seldom::default(), Seldom::default());
-        Ok(Self { listener, permits, guests, errors, full, unread: Arc::clone(unread), counts, is_http2 })
+        let room = Instant::now();
+        Ok(Self { listener, permits, guests, room, errors, full, unread: Arc::clone(unread), counts, is_http2 })
     }
 
     /// The next connection.
@@ -121,13 +130,16 @@ impl Door {
         }
         let reader = self.unread.reader(Some(from));
         self.guests.came(&reader);
-        Some(Connection { stream, reader, toll: self.is_http2.then(Toll::new), turn_bytes: 0, _permit: permit })
+        let gate = self.is_http2.then(|| Gate::new(Arc::clone(&reader), self.counts.slowed.clone()));
+        Some(Connection { stream, reader, gate, turn_bytes: 0, _permit: permit })
     }
 
-    async fn permit(&self, from: SocketAddr) -> Option<OwnedSemaphorePermit> {
+    async fn permit(&mut self, from: SocketAddr) -> Option<OwnedSemaphorePermit> {
         if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
             return Some(permit);
         }
+        sleep_until(self.room).await;
+        self.room = Instant::now() + ROOM_PAUSE;
         let leaving = self.guests.make_room(from.ip());
         if leaving == 0 {
             return None;
@@ -163,7 +175,7 @@ impl axum::serve::Listener for Door {
 pub(crate) struct Connection {
     stream: TcpStream,
     reader: Arc<Reader>,
-    toll: Option<Toll>,
+    gate: Option<Gate>,
     /// Bytes read since it last gave others their turn.
     turn_bytes: usize,
     _permit: OwnedSemaphorePermit,
@@ -172,8 +184,8 @@ pub(crate) struct Connection {
 impl Connection {
     /// What was sent pays for frames that are of no use by themselves.
     fn pays(&mut self, written: &Poll<io::Result<usize>>) {
-        if let (Some(toll), Poll::Ready(Ok(bytes))) = (&mut self.toll, written) {
-            toll.sent(*bytes);
+        if let (Some(gate), Poll::Ready(Ok(bytes))) = (&mut self.gate, written) {
+            gate.sent(*bytes);
         }
     }
 
@@ -197,8 +209,8 @@ impl Connected for Connection {
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let connection = &mut *self;
-        if let Some(toll) = &mut connection.toll
-            && toll.poll_ready(context).is_pending()
+        if let Some(gate) = &mut connection.gate
+            && gate.poll_ready(context).is_pending()
         {
             return self.unless_cut(context, Poll::Pending);
         }
@@ -211,8 +223,8 @@ impl AsyncRead for Connection {
         let read = Pin::new(&mut connection.stream).poll_read(context, into);
         connection.turn_bytes =
             if read.is_pending() { 0 } else { connection.turn_bytes + into.filled().len() - before };
-        if let Some(toll) = &mut connection.toll {
-            toll.read(&into.filled()[before..]);
+        if let Some(gate) = &mut connection.gate {
+            gate.read(&into.filled()[before..]);
         }
         self.unless_cut(context, read)
     }

@@ -1,20 +1,17 @@
 //! What an HTTP/2 connection may say that asks for nothing: frames are counted as they are read, and past an allowance the
 //! connection is read more slowly.
 //!
-//! A ping, settings, a reset, a frame of data without data cost whoever sends them next to nothing, and cost us some work each, on the thread that
-//! does everything else too. None of them is wrong by itself, so nobody is cut for them: the connection waits, its socket's buffers
-//! fill, and the sender waits too. What a connection does that is of use pays for them: calls, data, and what is sent to it.
+//! A ping, settings, a reset, a frame of data without data cost whoever sends them next to nothing, and cost us some work each,
+//! on the thread that does everything else too. None of them is wrong by itself, so nobody is cut for them: the connection
+//! waits, its socket's buffers fill, and the sender waits too. What a connection does that is of use pays for them: calls,
+//! data, and what is sent to it.
 //!
 //! *Leaves out*: calls themselves (see `inbox.rs`), and many connections that each stay within their allowance: a port's bound
 //! of connections is theirs.
 
-use std::{
-    pin::Pin,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::time::Duration;
 
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::Instant;
 
 /// Length of what a client's connection begins with.
 const PREFACE_BYTES: usize = 24;
@@ -40,7 +37,6 @@ pub(crate) struct Toll {
     left: i64,
     /// When the last were granted.
     granted: Instant,
-    wait: Option<Pin<Box<Sleep>>>,
     /// Bytes of the preface or a payload that are to come before the next header.
     skip: usize,
     header: [u8; HEADER_BYTES],
@@ -51,11 +47,10 @@ pub(crate) struct Toll {
 
 impl Toll {
     /// A connection that has said nothing yet.
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(now: Instant) -> Self {
         Self {
             left: FRAMES_BURST,
-            granted: Instant::now(),
-            wait: None,
+            granted: now,
             skip: PREFACE_BYTES,
             header: [0; HEADER_BYTES],
             header_bytes: 0,
@@ -63,27 +58,13 @@ impl Toll {
         }
     }
 
-    /// Whether the connection may be read. Wakes the task if it may be later.
-    pub(crate) fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        if self.left > 0 {
-            return Poll::Ready(());
-        }
-        loop {
-            if let Some(wait) = &mut self.wait {
-                if wait.as_mut().poll(context).is_pending() {
-                    return Poll::Pending;
-                }
-                self.wait = None;
-            }
-            match self.due(Instant::now()) {
-                None => return Poll::Ready(()),
-                Some(wait) => self.wait = Some(Box::pin(sleep(wait))),
-            }
-        }
+    /// Whether the connection may be read, as far as its frames go.
+    pub(crate) fn is_paid(&self) -> bool {
+        self.left > 0
     }
 
     /// Grants what is due by now, and says how long the connection has to wait, if it has.
-    fn due(&mut self, now: Instant) -> Option<Duration> {
+    pub(crate) fn due(&mut self, now: Instant) -> Option<Duration> {
         let micros = i64::try_from(now.duration_since(self.granted).as_micros()).unwrap_or(i64::MAX);
         let granted = micros.saturating_mul(FRAMES_PER_SECOND) / 1_000_000;
         if granted > 0 {
@@ -99,8 +80,9 @@ impl Toll {
         self.left = self.left.saturating_add(frames).min(FRAMES_BURST);
     }
 
-    /// These bytes were read.
-    pub(crate) fn read(&mut self, mut bytes: &[u8]) {
+    /// These bytes were read. Tells how long the data are that begin in them.
+    pub(crate) fn read(&mut self, mut bytes: &[u8]) -> usize {
+        let mut data_bytes = 0;
         while !bytes.is_empty() {
             if self.skip > 0 {
                 let skipped = self.skip.min(bytes.len());
@@ -117,8 +99,10 @@ impl Toll {
                 let [high, middle, low, kind, ..] = self.header;
                 self.skip = u32::from_be_bytes([0, high, middle, low]) as usize;
                 self.frame(kind);
+                data_bytes += if kind == DATA { self.skip } else { 0 };
             }
         }
+        data_bytes
     }
 
     fn frame(&mut self, kind: u8) {
@@ -151,13 +135,9 @@ mod tests {
     }
 
     fn greeted() -> Toll {
-        let mut toll = Toll::new();
+        let mut toll = Toll::new(Instant::now());
         toll.read(&[0; PREFACE_BYTES]);
         toll
-    }
-
-    fn is_ready(toll: &mut Toll) -> bool {
-        toll.poll_ready(&mut Context::from_waker(std::task::Waker::noop())).is_ready()
     }
 
     #[test]
@@ -165,7 +145,7 @@ mod tests {
         let mut toll = greeted();
         let ping = frame(6, 8);
         toll.read(&ping.repeat(FRAMES_BURST as usize - 1));
-        assert!(is_ready(&mut toll));
+        assert!(toll.is_paid());
         toll.read(&ping);
         assert!(toll.left <= 0);
         let (began, mut now) = (toll.granted, toll.granted);
@@ -185,8 +165,8 @@ mod tests {
         let bytes = [frame(6, 8), frame(0, 0), frame(0, 1_000), frame(1, 20), frame(4, 6), frame(0, 10)].concat();
         whole.left = 100;
         single.left = 100;
-        whole.read(&bytes);
-        bytes.iter().for_each(|byte| single.read(&[*byte]));
+        let data_bytes: usize = bytes.iter().map(|byte| single.read(&[*byte])).sum();
+        assert_eq!((whole.read(&bytes), data_bytes), (1_010, 1_010));
         assert_eq!((whole.left, whole.skip, whole.header_bytes), (single.left, single.skip, single.header_bytes));
         assert_eq!(whole.left, 100 - 3 + 1 + 1_000 / BYTES_PAY as i64 + CALL_PAYS + 1);
     }
@@ -197,12 +177,12 @@ mod tests {
         // A call, its small message, the windows that a simple client grants after each answer.
         let call = [frame(1, 60), frame(0, 20), frame(8, 4), frame(8, 4)].concat();
         for _ in 0..100_000 {
-            assert!(is_ready(&mut toll));
+            assert!(toll.is_paid());
             toll.read(&call);
         }
         // Answers on one stream, and a window granted for each.
         for _ in 0..100_000 {
-            assert!(is_ready(&mut toll));
+            assert!(toll.is_paid());
             toll.sent(BYTES_PAY);
             toll.read(&frame(8, 4));
         }
@@ -215,6 +195,6 @@ mod tests {
         for _ in 0..100_000 {
             toll.read(&pair);
         }
-        assert!(is_ready(&mut toll), "who resets before a call is taken is closed by HTTP/2's own bound");
+        assert!(toll.is_paid(), "who resets before a call is taken is closed by HTTP/2's own bound");
     }
 }

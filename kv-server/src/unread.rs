@@ -71,6 +71,11 @@ impl Unread {
         self.asking_bytes.load(Ordering::Relaxed)
     }
 
+    /// Most bytes of both together.
+    pub(crate) fn bytes_max(&self) -> usize {
+        self.bytes_max
+    }
+
     /// The account of a connection. Those that are gone are forgotten.
     pub(crate) fn reader(self: &Arc<Self>, from: Option<SocketAddr>) -> Arc<Reader> {
         let reader = Arc::new(Reader {
@@ -78,6 +83,8 @@ impl Unread {
             from,
             held_bytes: AtomicUsize::new(0),
             asking_bytes: AtomicUsize::new(0),
+            partial_bytes: AtomicUsize::new(0),
+            whole_bytes: AtomicU64::new(0),
             opened: Instant::now(),
             calls: AtomicU64::new(0),
             calls_open: AtomicUsize::new(0),
@@ -147,6 +154,10 @@ pub(crate) struct Reader {
     held_bytes: AtomicUsize,
     /// Bytes of its open calls, and of messages that are not whole.
     asking_bytes: AtomicUsize,
+    /// Those of messages alone.
+    partial_bytes: AtomicUsize,
+    /// Bytes of messages that have come whole.
+    whole_bytes: AtomicU64,
     opened: Instant,
     /// Calls begun so far, and those that are open.
     calls: AtomicU64,
@@ -199,8 +210,30 @@ impl Reader {
         Call { reader: Arc::clone(self), bytes }
     }
 
+    /// Bytes that have come of messages that are not whole.
+    pub(crate) fn partial_bytes(&self) -> usize {
+        self.partial_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of messages that have come whole so far.
+    pub(crate) fn whole_bytes(&self) -> u64 {
+        self.whole_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Messages of so many bytes have come whole.
+    pub(crate) fn took(&self, bytes: usize) {
+        self.whole_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// What has come of a message that is not whole has grown or shrunk.
+    pub(crate) fn comes(&self, before: usize, now: usize) {
+        self.partial_bytes.fetch_add(now.saturating_sub(before), Ordering::Relaxed);
+        self.partial_bytes.fetch_sub(before.saturating_sub(now), Ordering::Relaxed);
+        self.asks(before, now);
+    }
+
     /// What is asked has grown or shrunk.
-    pub(crate) fn asks(&self, before: usize, now: usize) {
+    fn asks(&self, before: usize, now: usize) {
         let (more, less) = (now.saturating_sub(before), before.saturating_sub(now));
         for account in [&self.asking_bytes, &self.node.asking_bytes] {
             account.fetch_add(more, Ordering::Relaxed);

@@ -9,7 +9,8 @@ use kv_client::Client;
 use kv_server::testing::TestCluster;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpStream, tcp::OwnedReadHalf},
+    sync::Semaphore,
     time::{sleep, timeout},
 };
 
@@ -106,58 +107,77 @@ fn headers(path: &str) -> Vec<u8> {
     block
 }
 
-/// Reads a frame, and tells its kind.
-async fn next_kind(stream: &mut TcpStream) -> std::io::Result<u8> {
-    let mut header = [0; 9];
-    stream.read_exact(&mut header).await?;
-    let [high, middle, low, kind, ..] = header;
-    let mut payload = vec![0; u32::from_be_bytes([0, high, middle, low]) as usize];
-    stream.read_exact(&mut payload).await?;
-    Ok(kind)
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const SETTINGS: u8 = 4;
+const WINDOW_UPDATE: u8 = 8;
+const PIECE: usize = 16 * 1024;
+const MIB: usize = 1024 * 1024;
+
+/// Reads frames until the connection ends, and adds up the window that is granted to all of it.
+async fn read_grants(mut read: OwnedReadHalf, window: &Semaphore) -> std::io::Result<()> {
+    loop {
+        let mut header = [0; 9];
+        read.read_exact(&mut header).await?;
+        let [high, middle, low, kind, _, stream @ ..] = header;
+        let mut payload = vec![0; u32::from_be_bytes([0, high, middle, low]) as usize];
+        read.read_exact(&mut payload).await?;
+        if kind == WINDOW_UPDATE && stream == [0; 4] {
+            window.add_permits(u32::from_be_bytes(payload.try_into().unwrap()) as usize);
+        }
+    }
 }
 
-#[tokio::test]
-async fn messages_that_never_end_cost_their_connection() {
-    const DATA: u8 = 0;
-    const HEADERS: u8 = 1;
-    const SETTINGS: u8 = 4;
-    const WINDOW_UPDATE: u8 = 8;
-    let cluster = cluster().await;
-    let client = cluster.client().await.unwrap();
-    client.put("witness", "unharmed").await.unwrap();
-    let mut stream = TcpStream::connect(cluster.addresses(1).unwrap().client).await.unwrap();
-    let settings = frame(SETTINGS, 0, 0, &[]);
-    stream.write_all(&[b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &settings[..]].concat()).await.unwrap();
-    // The windows that the server grants count once its settings are acknowledged, and it has said how wide the connection's is: whoever
-    // sends more before that has broken HTTP/2's own rules, and is closed for that.
-    stream.write_all(&frame(SETTINGS, 1, 0, &[])).await.unwrap();
-    while timeout(PATIENCE, next_kind(&mut stream)).await.unwrap().unwrap() != WINDOW_UPDATE {}
-    let (mut read, mut write) = stream.into_split();
+/// Connects, and says what comes of this list: for each message how long it claims to be, and how much of it comes, each on a stream
+/// of its own. HTTP/2's rules are kept: whoever breaks them is closed for that. Ends when it can't send any more.
+async fn say(address: SocketAddr, messages: &[(usize, usize)]) {
+    let (read, mut write) = TcpStream::connect(address).await.unwrap().into_split();
+    let window = Semaphore::new(65_535);
     let sends = async {
-        // 3 MiB of a message of 4 MiB on each stream, which is more than the bound from the third on.
-        for stream in [1, 3, 5, 7, 9] {
-            write.write_all(&frame(HEADERS, 4, stream, &headers("/kv.v1.Kv/Put"))).await?;
-            write.write_all(&frame(DATA, 0, stream, &[0, 0, 0x40, 0, 0])).await?;
-            for _ in 0..3 * 64 {
-                write.write_all(&frame(DATA, 0, stream, &[7; 16 * 1024])).await?;
+        let settings = [frame(SETTINGS, 0, 0, &[]), frame(SETTINGS, 1, 0, &[])].concat();
+        write.write_all(&[b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &settings[..]].concat()).await?;
+        for (number, (claimed, sent)) in (1..).step_by(2).zip(messages) {
+            write.write_all(&frame(HEADERS, 4, number, &headers("/kv.v1.Kv/Put"))).await?;
+            write.write_all(&frame(DATA, 0, number, &[&[0], &(*claimed as u32).to_be_bytes()[..]].concat())).await?;
+            for _ in 0..sent / PIECE {
+                window.acquire_many(PIECE as u32).await.unwrap().forget();
+                write.write_all(&frame(DATA, 0, number, &[7; PIECE])).await?;
             }
         }
         std::future::pending::<std::io::Result<()>>().await
     };
-    let ends = async {
-        let mut all = Vec::new();
-        // An end by a reset is an end too.
-        let _end = read.read_to_end(&mut all).await;
-    };
-    let over = async {
-        tokio::select! {
-            // That it can't send any more is an end as well.
-            _sent = sends => {}
-            () = ends => {}
-        }
-    };
-    timeout(PATIENCE, over).await.expect("the connection is ended");
+    tokio::select! {
+        // That it can't send any more is an end, as one by a reset is.
+        _sent = sends => {}
+        _read = read_grants(read, &window) => {}
+    }
+}
+
+#[tokio::test]
+async fn messages_that_never_end_cost_their_connection() {
+    let cluster = cluster().await;
+    let client = cluster.client().await.unwrap();
+    client.put("witness", "unharmed").await.unwrap();
+    // Whole messages first, though they mean nothing, and then such as never end: more than the bound from the third on.
+    let messages = [[(2 * MIB, 2 * MIB); 4].as_slice(), &[(4 * MIB, 3 * MIB); 5]].concat();
+    let address = cluster.addresses(1).unwrap().client;
+    timeout(PATIENCE, say(address, &messages)).await.expect("the connection is ended");
     until(&cluster, "kv_unread_closed_total{what=\"connection\"}", |closed| closed == 1).await;
     until(&cluster, "kv_asking_bytes", |bytes| bytes < 1024 * 1024).await;
     assert_eq!(client.get("witness").await.unwrap().unwrap().value, "unharmed");
+}
+
+#[tokio::test]
+async fn who_sends_what_no_message_needs_is_read_slowly_and_nobody_else() {
+    let cluster = cluster().await;
+    let client = cluster.client().await.unwrap();
+    let address = cluster.addresses(1).unwrap().client;
+    // Refused for its length when it begins: what comes after belongs to no message.
+    let stray = vec![(5 * MIB, 5 * MIB); 20];
+    let speaker = tokio::spawn(async move { say(address, &stray).await });
+    until(&cluster, "kv_connections_slowed_total{port=\"clients\"}", |waits| waits > 0).await;
+    client.put("large", vec![7; MIB]).await.unwrap();
+    assert_eq!(client.get("large").await.unwrap().unwrap().value.len(), MIB);
+    assert!(!speaker.is_finished(), "it is slow, and not closed");
+    speaker.abort();
 }

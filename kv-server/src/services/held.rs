@@ -88,6 +88,7 @@ impl Asked {
 
     /// These bytes have come. Messages that are whole are taken at once, and not held.
     fn came(&mut self, mut piece: &[u8]) {
+        let mut whole_bytes = 0;
         while !piece.is_empty() {
             if self.left == 0 {
                 let taken = (PREFIX_BYTES - self.prefix_bytes).min(piece.len());
@@ -97,12 +98,17 @@ impl Asked {
                 if self.prefix_bytes == PREFIX_BYTES {
                     let [_, length @ ..] = self.prefix;
                     (self.left, self.come, self.prefix_bytes) = (u32::from_be_bytes(length) as usize, 0, 0);
+                    whole_bytes += if self.left == 0 { PREFIX_BYTES } else { 0 };
                 }
                 continue;
             }
             let taken = self.left.min(piece.len());
             (self.left, self.come) = (self.left - taken, self.come + taken);
             piece = &piece[taken..];
+            whole_bytes += if self.left == 0 { PREFIX_BYTES + self.come } else { 0 };
+        }
+        if whole_bytes > 0 {
+            self.call.reader().took(whole_bytes);
         }
         let counts = if self.left == 0 { 0 } else { self.come };
         self.count(counts);
@@ -111,7 +117,7 @@ impl Asked {
     fn count(&mut self, bytes: usize) {
         let before = std::mem::replace(&mut self.counted, bytes);
         if before != bytes {
-            self.call.reader().asks(before, bytes);
+            self.call.reader().comes(before, bytes);
         }
     }
 }
@@ -200,8 +206,9 @@ mod tests {
         assert_eq!(counts(&mut asked, &[7; 600]), 600);
         assert_eq!(counts(&mut asked, &[7; 399]), 999);
         assert_eq!(counts(&mut asked, &[7, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 7]), 1);
+        assert_eq!((reader.partial_bytes(), reader.whole_bytes()), (1, 3 + 5 + 1_000 + 5 + 5));
         drop(asked);
-        assert_eq!(unread.asking_bytes(), own);
+        assert_eq!((unread.asking_bytes(), reader.partial_bytes()), (own, 0));
         drop(call);
         assert_eq!(unread.asking_bytes(), 0);
         assert!(reader.is_idle());

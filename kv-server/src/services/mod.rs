@@ -39,7 +39,7 @@ const HTTP_WAIT: Duration = Duration::from_secs(10);
 /// Streams that clients reset before they were accepted. Past it the connection is closed (CVE-2023-44487).
 const PENDING_RESETS_MAX: usize = 20;
 /// The same for peers, which reset calls in ordinary traffic when they lose each other.
-const PEER_PENDING_RESETS_MAX: usize = 256;
+const PEER_PENDING_RESETS_MAX: usize = 64;
 /// Streams that were reset because of errors of the other side. Past it the connection is closed (RUSTSEC-2024-0003).
 const ERROR_RESETS_MAX: usize = 1_024;
 /// Bytes of a call's headers. Past it the call is refused.
@@ -51,7 +51,7 @@ const KEEPALIVE_WAIT: Duration = Duration::from_secs(5);
 /// Bytes that may be under way on one stream.
 const STREAM_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
 /// Bytes that may be under way on one connection.
-const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
+pub(crate) const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
 /// Most bytes of one HTTP/2 frame.
 const HTTP2_FRAME_BYTES: u32 = 256 * 1024;
 
