@@ -11,6 +11,7 @@
 //! if they are long. A stored history therefore cannot be replayed against a server, only judged.
 
 pub mod edn;
+pub mod index;
 pub mod jepsen;
 pub mod json;
 pub mod recorder;

@@ -6,8 +6,11 @@
 
 use kv_core::types::Revision;
 
-use super::{Status, index::Index, revisions::highest_told};
-use crate::history::{Answer, Call, Consistency, Operation, run::Settings};
+use super::Status;
+use crate::{
+    check::revisions::highest_told,
+    history::{Answer, Call, Consistency, Operation, index::Index, run::Settings},
+};
 
 /// Judges all reads that may be old.
 #[must_use]

@@ -14,8 +14,8 @@ use std::{
 
 use kv_core::types::{LogIndex, ShardId, Term, Token};
 
-use super::{Status, index::token_of};
-use crate::history::{Answer, Call, Durability, Name, Operation, Previous, run::Settings};
+use super::Status;
+use crate::history::{Answer, Call, Durability, Name, Operation, Previous, index::token_of, run::Settings};
 
 /// What is known of one leader's term.
 #[derive(Default)]

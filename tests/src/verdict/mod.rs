@@ -25,7 +25,6 @@
 pub mod age;
 pub mod durable;
 pub mod generate;
-pub mod index;
 pub mod once;
 pub mod order;
 pub mod present;
@@ -35,8 +34,7 @@ pub mod text;
 pub mod values;
 pub mod words;
 
-use crate::history::{Name, Operation, run::Run};
-use index::Index;
+use crate::history::{Name, Operation, index::Index, run::Run};
 
 /// What came of judging a run.
 #[derive(Clone, Debug)]
@@ -117,13 +115,19 @@ pub enum Verdict {
 /// Judges a run by all promises.
 #[must_use]
 pub fn judge(run: &Run) -> Judged {
-    let index = Index::of(&run.history);
+    judge_by(run, &Index::of(&run.history))
+}
+
+/// The same with an index that may know more of where keys lie than the answers tell: then what is promised of a shard is judged over
+/// all of its keys.
+#[must_use]
+pub fn judge_by(run: &Run, index: &Index) -> Judged {
     let operations = run.history.operations();
-    let (revisions, forward) = revisions::judge(operations, &index);
+    let (revisions, forward) = revisions::judge(operations, index);
     let settings = &run.about.settings;
     let (suffix, durable) = durable::judge(operations, settings);
     let (order, once, suffix) = match once::Puts::of(operations) {
-        Ok(puts) => (order::judge(operations, &index, settings), once::judge(operations, puts), suffix),
+        Ok(puts) => (order::judge(operations, index, settings), once::judge(operations, puts), suffix),
         // What goes by who wrote a value can't be judged then.
         Err(why) => {
             let undecided = || Status::Undecided(why.clone());
@@ -136,11 +140,11 @@ pub fn judge(run: &Run) -> Judged {
         (Promise::Revisions, revisions),
         (Promise::Forward, forward),
         (Promise::Once, once),
-        (Promise::Present, present::judge(operations, &index, run.final_reads_from())),
+        (Promise::Present, present::judge(operations, index, run.final_reads_from())),
         (Promise::Suffix, suffix),
         (Promise::Durable, durable),
-        (Promise::Age, age::judge(operations, &index, settings)),
-        (Promise::Values, values::judge(operations, &index, &run.about.workload)),
+        (Promise::Age, age::judge(operations, index, settings)),
+        (Promise::Values, values::judge(operations, index, &run.about.workload)),
     ];
     Judged { findings: findings.map(|(promise, status)| Finding { promise, status }).to_vec() }
 }

@@ -7,8 +7,8 @@ use std::collections::HashMap;
 
 use kv_core::{error::Outcome, types::Revision};
 
-use super::{Status, index::token_of};
-use crate::history::{Answer, Call, Durability, Name, Operation, Previous, Seen, Stamp};
+use super::Status;
+use crate::history::{Answer, Call, Durability, Name, Operation, Previous, Seen, Stamp, index::token_of};
 
 /// A put, and the revision at which it was first seen, with the operation that saw it.
 struct Put {

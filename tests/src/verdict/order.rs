@@ -4,13 +4,14 @@
 //! that was acknowledged early must have taken effect if its leader's log is known to be kept up to there. A search takes so
 //! many steps at most; where many writes of unknown outcome hit one key, there may be more orders than anybody can try.
 
-use super::{
-    Status, Violated, durable,
-    index::{Index, token_of},
-};
+use super::{Status, Violated, durable};
 use crate::{
     check::linearizability::{judge as judge_key, search::Verdict, shrink::shrink},
-    history::{Answer, Call, Consistency, Durability, Operation, run::Settings},
+    history::{
+        Answer, Call, Consistency, Durability, Operation,
+        index::{Index, token_of},
+        run::Settings,
+    },
 };
 
 /// Steps after which the search for one key's order is given up. A step takes about 100 ns, and 50 bytes until the key is done.

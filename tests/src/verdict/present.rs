@@ -6,8 +6,8 @@
 
 use kv_core::types::Revision;
 
-use super::{Status, index::Index};
-use crate::history::{Answer, Call, Consistency, Operation, Previous};
+use super::Status;
+use crate::history::{Answer, Call, Consistency, Operation, Previous, index::Index};
 
 /// What was told of a key before it was read for the last time.
 #[derive(Clone, Copy, Default)]

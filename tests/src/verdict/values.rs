@@ -5,8 +5,8 @@
 
 use kv_core::{error::Outcome, types::Revision};
 
-use super::{Status, index::Index};
-use crate::history::{Answer, Call, Operation, Previous};
+use super::Status;
+use crate::history::{Answer, Call, Operation, Previous, index::Index};
 
 /// A value of a key that is known to have been there: its revision, itself, and by which operation.
 type Sight<'a> = (Revision, &'a str, usize);

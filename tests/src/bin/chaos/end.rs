@@ -13,8 +13,7 @@ use futures_util::future::join_all;
 use kv_client::ClientBuilder;
 use kv_core::types::ShardId;
 use kv_tests::{
-    check::revisions,
-    history::{Answer, Name, Operation, run::Run},
+    history::{Answer, Name, Operation, index::Index, run::Run},
     report,
     verdict::{self, Status},
     workloads::Workload,
@@ -145,7 +144,9 @@ pub(crate) fn judge(path: &Path, shards: u32, workloads: &[Workload]) -> Result<
         return Err("the run has no final reads".to_owned());
     }
     let silent = workloads.iter().filter(|workload| !is_heard(**workload, run.history.operations())).copied().collect();
-    let judged = verdict::judge(&run);
+    // Which shard a key belongs to is known here, so that it is judged beside the others.
+    let index = Index::with_shards(&run.history, |key| shard_of(key.as_str(), shards));
+    let judged = verdict::judge_by(&run, &index);
     let mut violations: Vec<_> =
         judged.violations().map(|(promise, violated)| format!("{}: {}", promise.words(), violated.why)).collect();
     // What can't be decided has not passed.
@@ -153,9 +154,6 @@ pub(crate) fn judge(path: &Path, shards: u32, workloads: &[Workload]) -> Result<
         Status::Undecided(why) => Some(format!("undecided: {}: {why}", finding.promise.words())),
         _ => None,
     }));
-    // Which shard a key belongs to is known here, so that revisions can be held against those of other keys.
-    let revisions = revisions::check(&run.history, |key| shard_of(key.as_str(), shards));
-    violations.extend(revisions.err().map(|violation| violation.to_string()));
     let page = path.with_extension("html");
     let command = format!("check {}", path.display());
     fs::write(&page, report::html(&run, &judged, &command)).map_err(|error| format!("{}: {error}", page.display()))?;

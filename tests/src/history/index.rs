@@ -1,13 +1,13 @@
 //! Which operations concern which key, and which keys are known to be of one shard.
 //!
-//! A history does not say where a key lies; tokens and session numbers do. Keys of which nothing tells the shard are judged as
-//! if each were alone in one: that asks for less, never for something that was not promised.
+//! A history does not say where a key lies; tokens and session numbers do, and whoever made the run may know. Keys of which nothing
+//! tells the shard are judged as if each were alone in one: that asks for less, never for something that was not promised.
 
 use std::collections::HashMap;
 
 use kv_core::types::{ShardId, Token};
 
-use crate::history::{Answer, Call, History, Name, Operation};
+use super::{Answer, Call, History, Name, Operation};
 
 /// The operations of a history by key and by shard; operations are named by their place in the history.
 #[derive(Debug, Default)]
@@ -25,9 +25,19 @@ pub struct Index {
 }
 
 impl Index {
-    /// The index of a history.
+    /// The index of a history whose answers alone tell where a key lies.
     #[must_use]
     pub fn of(history: &History) -> Self {
+        Self::knowing(history, |_| None)
+    }
+
+    /// The same of a run of which it is known where each key lies.
+    #[must_use]
+    pub fn with_shards(history: &History, shard_of: impl Fn(&Name) -> ShardId) -> Self {
+        Self::knowing(history, |key| Some(shard_of(key)))
+    }
+
+    fn knowing(history: &History, known: impl Fn(&Name) -> Option<ShardId>) -> Self {
         let mut index = Self::default();
         let mut numbers: HashMap<&Name, usize> = HashMap::new();
         let mut shards: Vec<Option<ShardId>> = Vec::new();
@@ -40,12 +50,12 @@ impl Index {
             let key = *numbers.entry(name).or_insert_with(|| {
                 index.keys.push(name.clone());
                 index.by_key.push(Vec::new());
-                shards.push(None);
+                shards.push(known(name));
                 index.keys.len() - 1
             });
             index.key_of.push(Some(key));
             index.by_key[key].push(place);
-            shards[key] = shards[key].or_else(|| shard_of(operation));
+            shards[key] = shards[key].or_else(|| shard_told(operation));
             if let Some(token) = token_of(operation) {
                 let keys = keys_of_token.entry(token).or_default();
                 if !keys.contains(&key) {
@@ -83,7 +93,7 @@ pub fn token_of(operation: &Operation) -> Option<Token> {
     }
 }
 
-fn shard_of(operation: &Operation) -> Option<ShardId> {
+fn shard_told(operation: &Operation) -> Option<ShardId> {
     // A write that was answered was answered by the last shard that it was sent to.
     let stamped = || operation.stamps.last().map(|stamp| stamp.shard).filter(|_| is_decided(operation));
     token_of(operation).map(|token| token.shard).or_else(stamped)
