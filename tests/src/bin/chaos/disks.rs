@@ -18,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use crate::tools::{Tool, run};
+use crate::tools::{Tool, is_alive, run};
 
 /// The file in a run's directory that says which process made it.
 pub(crate) const MAKER: &str = "pid";
@@ -142,10 +142,6 @@ fn leftovers(mounts: &str, is_left: impl Fn(&Path) -> bool) -> Vec<PathBuf> {
 /// The id of the process that made a run's directory.
 fn maker(directory: &Path) -> Option<u32> {
     fs::read_to_string(directory.join(MAKER)).ok()?.trim().parse().ok()
-}
-
-fn is_alive(id: u32) -> bool {
-    Path::new("/proc").join(id.to_string()).exists()
 }
 
 #[cfg(test)]

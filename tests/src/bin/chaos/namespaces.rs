@@ -10,7 +10,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use crate::tools::{Tool, ask, run};
+use crate::tools::{Tool, ask, is_alive, run};
 
 /// What all names begin with. With process id and node they stay below the 15 letters of a link's name.
 const PREFIX: &str = "kvc";
@@ -195,23 +195,34 @@ fn remove(id: u32, nodes: usize) {
     let _gone = ip(&["link", "del", &bridge(id)]);
 }
 
-/// Removes what runs left that were killed: their processes, found by their namespace, and their links.
-fn clear_leftovers() {
-    let Ok(entries) = fs::read_dir("/var/run/netns") else { return };
-    let names: Vec<_> = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
-    for name in names {
-        let Some((id, node)) = name.strip_prefix(PREFIX).and_then(|rest| rest.split_once('-')) else { continue };
-        let (Ok(id), Ok(node)) = (id.parse::<u32>(), node.parse::<usize>()) else { continue };
-        if Path::new(&format!("/proc/{id}")).exists() {
-            continue;
-        }
+/// Removes what runs left that were killed: namespaces with the processes in them, and links, each by itself.
+pub(crate) fn clear_leftovers() {
+    for name in left_in("/var/run/netns") {
         end_all_in(&name);
-        let _gone = ip(&["link", "del", &format!("{name}o")]);
         let _gone = ip(&["netns", "del", &name]);
-        if node == 1 {
-            let _gone = ip(&["link", "del", &bridge(id)]);
-        }
     }
+    // Of a pair of links that a namespace took with it nothing is there any more.
+    for link in left_in("/sys/class/net") {
+        let _gone = ip(&["link", "del", &link]);
+    }
+}
+
+/// The names in a directory that are of runs whose process is no more.
+fn left_in(directory: &str) -> Vec<String> {
+    let names = fs::read_dir(directory).into_iter().flatten().flatten();
+    let names = names.filter_map(|entry| entry.file_name().into_string().ok());
+    names.filter(|name| maker(name).is_some_and(|id| !is_alive(id))).collect()
+}
+
+/// The process that made what has this name, if it is one of ours: `kvc7-1` and its links `kvc7-1o` and `kvc7-1i`, or the bridge `kvc7b`.
+fn maker(name: &str) -> Option<u32> {
+    let rest = name.strip_prefix(PREFIX)?;
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let id = match rest.split_once('-') {
+        Some((id, node)) => is_number(node.strip_suffix(['o', 'i']).unwrap_or(node)).then_some(id)?,
+        None => rest.strip_suffix('b')?,
+    };
+    is_number(id).then(|| id.parse().ok())?
 }
 
 fn end_all_in(namespace: &str) {
@@ -226,6 +237,18 @@ fn end_all_in(namespace: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_runs_made_has_a_maker() {
+        for ours in ["kvc7-1", "kvc7-12o", "kvc7-1i", "kvc7b"] {
+            assert_eq!(maker(ours), Some(7), "{ours}");
+        }
+        for other in
+            ["kvc", "kvc7", "kvcb", "kvc-1", "kvc7-", "kvc7-o", "kvc7-1x", "kvc7-1-2", "kvc7bb", "kvc+7b", "eth0", "lo"]
+        {
+            assert_eq!(maker(other), None, "{other}");
+        }
+    }
 
     #[test]
     fn the_packets_of_a_rule_are_found_in_what_is_listed() {

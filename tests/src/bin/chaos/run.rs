@@ -26,6 +26,7 @@ use crate::{
     cluster::{Cluster, Setup},
     disks,
     end::{self, Judged},
+    namespaces,
     nemesis::{self, Need, Nemesis},
     options::Options,
     tools, watch,
@@ -54,6 +55,8 @@ pub(crate) async fn run(options: &Options, server: PathBuf) -> Result<Vec<String
     lacking.iter().for_each(|lacking| println!("chaos: {lacking}"));
     let directory = make_directory(options)?;
     if tools::is_root() {
+        // Also by a run that makes neither.
+        namespaces::clear_leftovers();
         disks::clear_leftovers();
     }
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;

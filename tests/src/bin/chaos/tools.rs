@@ -4,7 +4,7 @@
 
 use std::{
     env,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
@@ -81,6 +81,11 @@ impl Tool {
 /// Whether this process may do everything.
 pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
+}
+
+/// Whether there is a process of this id.
+pub(crate) fn is_alive(id: u32) -> bool {
+    Path::new("/proc").join(id.to_string()).exists()
 }
 
 /// Runs a command and waits for its end.
