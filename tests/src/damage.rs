@@ -20,6 +20,8 @@ pub struct Flip {
     /// Which of its bytes holds the bit.
     pub offset: usize,
     bit: u8,
+    /// What the byte is since.
+    now: u8,
 }
 
 impl Flip {
@@ -34,15 +36,27 @@ impl Flip {
     /// # Errors
     /// If the file can't be read or written there.
     pub fn undo(self) -> Result<(), String> {
-        self.flip()
+        Self::make(&self.path, self.offset, self.bit).map(drop)
     }
 
-    fn flip(&self) -> Result<(), String> {
-        let named = |error: std::io::Error| format!("{}: {error}", self.path.display());
-        let file = File::options().read(true).write(true).open(&self.path).map_err(named)?;
+    /// Whether the bit stands in the file as it was flipped.
+    ///
+    /// # Errors
+    /// If the file can't be read there.
+    pub fn is_there(&self) -> Result<bool, String> {
         let mut byte = [0];
-        file.read_exact_at(&mut byte, self.offset as u64).map_err(named)?;
-        file.write_all_at(&[byte[0] ^ (1 << self.bit)], self.offset as u64).map_err(named)
+        let read = File::open(&self.path).and_then(|file| file.read_exact_at(&mut byte, self.offset as u64));
+        read.map_err(|error| format!("{}: {error}", self.path.display())).map(|()| byte[0] == self.now)
+    }
+
+    fn make(path: &Path, offset: usize, bit: u8) -> Result<Self, String> {
+        let named = |error: std::io::Error| format!("{}: {error}", path.display());
+        let file = File::options().read(true).write(true).open(path).map_err(named)?;
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, offset as u64).map_err(named)?;
+        let now = byte[0] ^ (1 << bit);
+        file.write_all_at(&[now], offset as u64).map_err(named)?;
+        Ok(Self { path: path.to_owned(), offset, bit, now })
     }
 }
 
@@ -62,8 +76,7 @@ pub fn flip_somewhere(files: &[PathBuf], random: &mut fastrand::Rng) -> Result<O
         }
     }
     let Some((path, offset)) = chosen else { return Ok(None) };
-    let flip = Flip { path: path.clone(), offset, bit: random.u8(0..8) };
-    flip.flip().map(|()| Some(flip))
+    Flip::make(path, offset, random.u8(0..8)).map(Some)
 }
 
 /// Flips a bit in the middle of the newest segment of a log: it is in use, and blocks follow it. `None` if nothing is written.
@@ -82,8 +95,7 @@ pub fn flip_in_the_log(files: &[PathBuf]) -> Result<Option<Flip>, String> {
         let written: Vec<_> = sectors.filter(|(_, sector)| sector.starts_with(&number.to_le_bytes())).collect();
         if let Some((place, sector)) = written.get(written.len() / 2) {
             let last = sector.iter().rposition(|byte| *byte != 0).unwrap_or_default();
-            let flip = Flip { path: path.clone(), offset: place * SECTOR_BYTES + last, bit: 0 };
-            return flip.flip().map(|()| Some(flip));
+            return Flip::make(path, place * SECTOR_BYTES + last, 0).map(Some);
         }
     }
     Ok(None)
@@ -152,6 +164,10 @@ mod tests {
             let after = whole(&flip.path);
             let differ: u32 = before[place].iter().zip(&after).map(|(old, new)| (old ^ new).count_ones()).sum();
             assert_eq!((differ, before[place][flip.offset] == 0), (1, false));
+            assert!(flip.is_there().unwrap());
+            fs::write(&flip.path, &before[place]).unwrap();
+            assert!(!flip.is_there().unwrap());
+            fs::write(&flip.path, &after).unwrap();
             flip.undo().unwrap();
             assert_eq!(files.iter().map(|path| whole(path)).collect::<Vec<_>>(), before);
         }

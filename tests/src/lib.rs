@@ -11,6 +11,7 @@ pub mod report;
 pub mod script;
 pub mod server;
 pub mod sim;
+pub mod usage;
 pub mod verdict;
 pub mod workloads;
 

@@ -28,7 +28,6 @@ mod kinds;
 mod measure;
 mod options;
 mod overload;
-mod process;
 mod report;
 mod run;
 

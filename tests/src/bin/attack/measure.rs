@@ -3,11 +3,11 @@
 use std::{cell::Cell, pin::pin, time::Duration};
 
 use kv_client::load::{Record, Side, Window};
+use kv_tests::usage::{self, Usage};
 use tokio::time::sleep;
 
 use crate::{
     honest::Seen,
-    process::{self, Usage},
     report::{Half, Latency},
 };
 
@@ -88,7 +88,7 @@ impl Peak {
 
     /// Looks once.
     pub(crate) fn look(&self, process: u32) -> Result<Usage, String> {
-        let usage = process::usage(process)?;
+        let usage = usage::usage(process)?;
         let most = self.most.get();
         self.most.set(Usage {
             resident_bytes: most.resident_bytes.max(usage.resident_bytes),

@@ -11,7 +11,10 @@
 use std::time::Duration;
 
 use kv_client::load::{self, Kv, Load, Plan, Window};
-use kv_tests::processes::{Cluster, Layout, NODES};
+use kv_tests::{
+    processes::{Cluster, Layout, NODES},
+    usage,
+};
 use rustix::{
     io::Errno,
     thread::{CpuSet, sched_setaffinity},
@@ -19,7 +22,6 @@ use rustix::{
 
 use crate::{
     options::Options,
-    process,
     run::{settle, terms},
 };
 
@@ -116,7 +118,7 @@ fn resident(cluster: &Cluster<'_>) -> Result<u64, String> {
     let mut most = 0;
     for node in 1..=NODES {
         let process = cluster.process(node).ok_or("a node does not run")?;
-        most = most.max(process::usage(process)?.resident_bytes);
+        most = most.max(usage::usage(process)?.resident_bytes);
     }
     Ok(most)
 }

@@ -8,7 +8,10 @@ use std::{
 };
 
 use kv_client::{Client, ClusterStatus};
-use kv_tests::processes::{Cluster, Layout};
+use kv_tests::{
+    processes::{Cluster, Layout},
+    usage,
+};
 use tokio::{
     signal::unix::{SignalKind, signal},
     time::{sleep, timeout},
@@ -20,7 +23,7 @@ use crate::{
     kinds::{Kind, Port},
     measure::{Peak, Sum},
     options::Options,
-    overload, process,
+    overload,
     report::{self, Line, files_are_back},
 };
 
@@ -109,14 +112,14 @@ async fn try_kind(options: &Options, kind: Kind, cluster: &mut Cluster<'_>, hone
         Port::Http => cluster.http_address(ATTACKED),
     };
     let status = async || honest.client.status().await.map_err(|error| error.to_string());
-    let (before, terms_before) = (process::usage(node)?, terms(&status().await?));
+    let (before, terms_before) = (usage::usage(node)?, terms(&status().await?));
     let (peak, length) = (Peak::default(), Duration::from_secs(options.secs));
     let (mut quiet, mut attacked, mut tally) = (Sum::default(), Sum::default(), Tally::default());
     let (mut attacker_cpu, mut back_secs, mut broken) = (Duration::ZERO, 0.0_f64, Vec::new());
     for _ in 0..options.rounds {
-        let cpu = process::usage(node)?.cpu;
+        let cpu = usage::usage(node)?.cpu;
         let (window, newcomers) = honest.window(length).await;
-        quiet.add(window, newcomers, process::usage(node)?.cpu.saturating_sub(cpu));
+        quiet.add(window, newcomers, usage::usage(node)?.cpu.saturating_sub(cpu));
 
         let mut attackers = Attackers::start(kind, &target, options)?;
         peak.during(node, attackers.begun()).await??;
@@ -154,7 +157,7 @@ async fn try_kind(options: &Options, kind: Kind, cluster: &mut Cluster<'_>, hone
         resident_peak_bytes: most.resident_bytes,
         files_before: before.files,
         files_peak: most.files,
-        files_after: process::usage(node)?.files,
+        files_after: usage::usage(node)?.files,
         files_back_secs: back_secs,
         elections: terms(&status().await?).saturating_sub(terms_before),
         attacker_cores: attacker_cpu.as_secs_f64() / (length.as_secs_f64() * f64::from(options.rounds)),
@@ -209,7 +212,7 @@ impl Attackers {
     }
 
     fn cpu(&self) -> Result<Duration, String> {
-        process::usage(self.child.id()).map(|usage| usage.cpu)
+        usage::usage(self.child.id()).map(|usage| usage.cpu)
     }
 
     /// Tells them to end, and what they did.
