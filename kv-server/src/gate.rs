@@ -12,7 +12,7 @@ use tokio::time::{Instant, Sleep, sleep};
 use crate::{
     pace::{Account, Pace},
     toll::Toll,
-    unread::Reader,
+    unread::{Reader, Slow},
 };
 
 /// The accounts of a connection that speaks HTTP/2.
@@ -21,6 +21,8 @@ pub(crate) struct Gate {
     toll: Toll,
     pace: Pace,
     wait: Option<Pin<Box<Sleep>>>,
+    /// While it owes more than its credit.
+    slow: Option<Slow>,
     /// How often somebody had to wait.
     slowed: Counter,
 }
@@ -29,7 +31,7 @@ impl Gate {
     /// For a connection that has sent nothing yet.
     pub(crate) fn new(reader: Arc<Reader>, slowed: Counter) -> Self {
         let now = Instant::now();
-        Self { reader, toll: Toll::new(now), pace: Pace::new(now), wait: None, slowed }
+        Self { reader, toll: Toll::new(now), pace: Pace::new(now), wait: None, slow: None, slowed }
     }
 
     /// Whether the connection may be read. Wakes the task if it may be later.
@@ -42,8 +44,15 @@ impl Gate {
                 self.wait = None;
             }
             let account = Account::of(&self.reader);
-            if self.toll.is_paid() && self.pace.is_within(&account) {
-                return Poll::Ready(());
+            let is_within = self.pace.is_within(&account);
+            if is_within {
+                self.slow = None;
+                if self.toll.is_paid() {
+                    return Poll::Ready(());
+                }
+            } else if self.slow.is_none() {
+                self.slow = Some(self.reader.node().slows());
+                continue;
             }
             let now = Instant::now();
             match self.toll.due(now).max(self.pace.due(now, &account)) {

@@ -2,8 +2,8 @@
 //!
 //! Bytes of messages that come to an end are of use, and are read as fast as they come. Others cost work and memory, and bring
 //! nothing: what has come of a message that is not whole, and what belongs to none, as the rest of a message that was refused
-//! for its length. A connection *owes* them. One that owes more than its credit is read at [`BYTES_PER_SECOND`], whoever it is:
-//! the socket's buffers fill, and the sender waits.
+//! for its length. A connection *owes* them. Those that owe more than their credit share [`BYTES_PER_SECOND`], whoever they are:
+//! their sockets' buffers fill, and the senders wait.
 //!
 //! What may yet become whole is held against nobody while there is room: parallel calls with large values begin together and
 //! end together. Once what is held of all connections' messages takes [`PRESSED_PART`] of its bound, credit is scarce: little
@@ -17,12 +17,14 @@ use tokio::time::Instant;
 
 use crate::unread::Reader;
 
-/// What a connection without credit may send.
-const BYTES_PER_SECOND: u64 = 512 * 1024;
+/// What all connections of a port that are without credit may send together: it costs less than a tenth of a core.
+const BYTES_PER_SECOND: u64 = 64 * 1024 * 1024;
+/// What is forgiven a connection that does not wait, at the most: what it sends in vain now and then adds up to nothing.
+const FORGIVEN_PER_SECOND: u64 = 256 * 1024;
 /// What may come and belong to no message. A connection's window, since all of it may lie there and wait for its turn.
 const STRAY_BYTES_MAX: u64 = crate::services::CONNECTION_WINDOW_BYTES as u64;
 /// The part of the bound of what is asked from which on room is scarce.
-const PRESSED_PART: usize = 4;
+const PRESSED_PART: usize = 2;
 /// A newcomer's credit when room is scarce.
 const CREDIT_BYTES: u64 = 256 * 1024;
 /// What whole messages add to it at the most: the longest that a peer sends.
@@ -36,6 +38,7 @@ pub(crate) struct Pace {
     data_bytes: u64,
     forgiven_bytes: u64,
     since: Instant,
+    waits: bool,
 }
 
 /// What is known of a connection's messages.
@@ -47,13 +50,20 @@ pub(crate) struct Account {
     pub(crate) held_bytes: u64,
     /// Whether what is asked on all connections leaves little room.
     pub(crate) is_pressed: bool,
+    /// Connections of the port that are without credit.
+    pub(crate) slow: u64,
 }
 
 impl Account {
     /// As it is now.
     pub(crate) fn of(reader: &Reader) -> Self {
         let is_pressed = reader.node().asking_bytes() > reader.node().bytes_max() / PRESSED_PART;
-        Self { whole_bytes: reader.whole_bytes(), held_bytes: reader.partial_bytes() as u64, is_pressed }
+        Self {
+            whole_bytes: reader.whole_bytes(),
+            held_bytes: reader.partial_bytes() as u64,
+            is_pressed,
+            slow: reader.node().slow() as u64,
+        }
     }
 
     fn credit_bytes(&self) -> u64 {
@@ -68,7 +78,7 @@ impl Account {
 impl Pace {
     /// A connection that has sent nothing yet.
     pub(crate) fn new(now: Instant) -> Self {
-        Self { data_bytes: 0, forgiven_bytes: 0, since: now }
+        Self { data_bytes: 0, forgiven_bytes: 0, since: now, waits: false }
     }
 
     /// Data of this length are being read.
@@ -86,16 +96,15 @@ impl Pace {
         let useless = self.data_bytes.saturating_sub(account.whole_bytes);
         self.forgiven_bytes = self.forgiven_bytes.min(useless);
         let credit = account.credit_bytes();
-        if useless - self.forgiven_bytes <= credit {
-            self.since = now;
-            return None;
-        }
+        let shared = BYTES_PER_SECOND / account.slow.max(1);
+        let rate = if self.waits { shared } else { shared.min(FORGIVEN_PER_SECOND) };
         let micros = u64::try_from(now.duration_since(self.since).as_micros()).unwrap_or(u64::MAX);
         self.since = now;
         // Never more than it owes: nobody saves up.
-        let forgiven = micros.saturating_mul(BYTES_PER_SECOND) / 1_000_000;
+        let forgiven = micros.saturating_mul(rate) / 1_000_000;
         self.forgiven_bytes = self.forgiven_bytes.saturating_add(forgiven).min(useless);
-        (useless - self.forgiven_bytes > credit).then_some(WAIT)
+        self.waits = useless - self.forgiven_bytes > credit;
+        self.waits.then_some(WAIT)
     }
 }
 
@@ -105,9 +114,11 @@ mod tests {
 
     const MIB: u64 = 1024 * 1024;
     const PIECE: usize = 16 * 1024;
+    /// So many that each has 512 KiB a second.
+    const SLOW: u64 = 128;
 
     fn of(whole_bytes: u64, held_bytes: u64, is_pressed: bool) -> Account {
-        Account { whole_bytes, held_bytes, is_pressed }
+        Account { whole_bytes, held_bytes, is_pressed, slow: SLOW }
     }
 
     /// Sends so much in pieces, each as soon as it may be read, and tells how many seconds went by. What is held is all that

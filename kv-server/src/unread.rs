@@ -41,6 +41,8 @@ pub(crate) struct Unread {
     bytes: AtomicUsize,
     asking_bytes: AtomicUsize,
     bytes_max: usize,
+    /// Connections that are read slowly at this moment.
+    slow: AtomicUsize,
     readers: Mutex<Vec<Weak<Reader>>>,
     streams_closed: Counter,
     connections_closed: Counter,
@@ -54,6 +56,7 @@ impl Unread {
             bytes: AtomicUsize::new(0),
             asking_bytes: AtomicUsize::new(0),
             bytes_max,
+            slow: AtomicUsize::new(0),
             readers: Mutex::default(),
             streams_closed,
             connections_closed,
@@ -74,6 +77,17 @@ impl Unread {
     /// Most bytes of both together.
     pub(crate) fn bytes_max(&self) -> usize {
         self.bytes_max
+    }
+
+    /// Connections that are read slowly at this moment.
+    pub(crate) fn slow(&self) -> usize {
+        self.slow.load(Ordering::Relaxed)
+    }
+
+    /// One more is, until what this gives is dropped.
+    pub(crate) fn slows(self: &Arc<Self>) -> Slow {
+        self.slow.fetch_add(1, Ordering::Relaxed);
+        Slow { node: Arc::clone(self) }
     }
 
     /// The account of a connection. Those that are gone are forgotten.
@@ -318,6 +332,17 @@ impl Drop for Call {
         let micros = u64::try_from(reader.opened.elapsed().as_micros()).unwrap_or(u64::MAX);
         reader.idle_micros.store(micros, Ordering::Relaxed);
         reader.calls_open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A connection that is read slowly.
+pub(crate) struct Slow {
+    node: Arc<Unread>,
+}
+
+impl Drop for Slow {
+    fn drop(&mut self) {
+        self.node.slow.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
