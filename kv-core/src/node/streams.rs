@@ -70,6 +70,8 @@ impl<S: StateStore> Node<S> {
         now: Time,
         outputs: &mut Vec<Output>,
     ) {
+        // What is wanted here is seen to in this turn, whether the replica rested or not.
+        self.dirty(shard);
         let Some(replica) = self.replicas.get_mut(shard) else { return };
         let serves = replica.state().is_some();
         match replica.confirmed_index() {

@@ -128,3 +128,25 @@ fn nothing_that_a_node_says_differs_for_replicas_that_rest() {
     assert!(unsent > 10, "{unsent} were woken with something to send");
     assert!(roles > 300, "{roles} changes of leaders were told");
 }
+
+#[test]
+fn a_leader_at_rest_that_is_asked_for_a_newer_state_proposes_a_mark_at_its_next_tick() {
+    let mut cluster = Cluster::start(3, 1, &Settings::default());
+    let shard = ShardId(1);
+    let leader = cluster.leader(shard);
+    cluster.run_ticks(40);
+    let asker = NodeId(leader.0 % 3 + 1);
+    let node = cluster.nodes.get_mut(&leader).unwrap();
+    assert!(node.replicas.pulse(shard).is_some(), "it rests");
+    let last = node.shard_status(shard).unwrap().last_index;
+    let mut turn = |input| {
+        let mut outputs = Vec::new();
+        cluster.now = cluster.now.plus_micros(1_000);
+        node.turn(cluster.now, &mut vec![input], &mut outputs);
+        assert!(node.changed_shards().contains(&shard), "what it is asked for changes what waits");
+        outputs.iter().any(|output| matches!(output, Output::LogBatch(_)))
+    };
+    let message = PeerMessage::StateAsk { shard, at_least: last.next(), at_most: LogIndex(u64::MAX) };
+    assert!(!turn(Input::Peer { from: asker, message }));
+    assert!(turn(Input::Tick), "the mark is on its way");
+}
