@@ -9,6 +9,7 @@
 use fastrand::Rng;
 
 use super::{
+    name_faults,
     plan::Plan,
     rot::damage_log_badly,
     world::{Event, World},
@@ -47,6 +48,11 @@ const KINDS: [(DiskFault, &str, f64); 8] = [
     (DiskFault::RotBadly, "rot-badly", 2.0),
     (DiskFault::RotDown, "rot-down", 4.0),
 ];
+
+/// The names of all faults of disks that have no place in [`super::plan::Faults`].
+pub fn names() -> impl Iterator<Item = &'static str> {
+    KINDS.into_iter().map(|(_, name, _)| name).chain([name_faults::FAILED_NAMES, name_faults::TREE_WENT_BACK])
+}
 
 /// Draws them.
 #[derive(Debug)]

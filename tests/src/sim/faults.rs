@@ -7,6 +7,10 @@
 //! What survives is bounded by an [`Atlas`]: disks are damaged so far only that every shard keeps a majority of whole replicas.
 //! A node whose log is damaged may refuse to start, and stays down then. The read index may be lost or altered on any node at
 //! any time, since nothing durable depends on it. More kinds of disk fault are in [`super::disk_faults`].
+//!
+//! *Never produced here*: a node that stays down for good though its log is whole; a pause of one of a node's threads alone, or in
+//! the middle of a turn ([`super::stalls`] stops a node between a turn and what it puts out); a partition whose sides change while it
+//! lasts ([`super::links`] has some that flap); damage that leaves a shard without a majority of whole replicas.
 
 use fastrand::Rng;
 use kv_core::{

@@ -15,6 +15,10 @@ use super::{
     world::{Event, World},
 };
 
+/// By this name a failing change of names is counted.
+pub(super) const FAILED_NAMES: &str = "failed-names";
+/// By this name a read index that goes back is counted.
+pub(super) const TREE_WENT_BACK: &str = "tree-went-back";
 /// Most changes of names that go well before the one that fails.
 const NAMES_BEFORE_MAX: u64 = 12;
 /// Most writes that a read index goes back by.
@@ -56,7 +60,7 @@ impl World {
         let rng = &mut self.name_faults.rng;
         let (node, before) = (rng.usize(..self.machines.len()), rng.u64(..=NAMES_BEFORE_MAX));
         if self.all_are_founded() {
-            *self.counts.disk_faults.entry("failed-names").or_default() += 1;
+            *self.counts.disk_faults.entry(FAILED_NAMES).or_default() += 1;
             self.trace
                 .tell(self.now, || format!("FAULT after {before} changes of names one fails (node {})", node + 1));
             self.machines[node].disk.fail_names_after(before);
@@ -75,6 +79,6 @@ impl World {
         let Some(rng) = &mut self.name_faults.trees else { return };
         let writes = if rng.bool() { rng.usize(1..=WRITES_BACK_MAX) } else { return };
         self.machines[node].store.go_back(writes);
-        *self.counts.disk_faults.entry("tree-went-back").or_default() += 1;
+        *self.counts.disk_faults.entry(TREE_WENT_BACK).or_default() += 1;
     }
 }

@@ -5,6 +5,9 @@
 //! the way when a link is cut still arrives. A link may hold back what it carries for a while, as a clogged one does. A real
 //! transport never sends a Raft message twice; the duplicates here ask more than it does. A loss is reported to the sender
 //! with the plan's probability, since a dead connection may stay unnoticed. [`super::links`] adds harder weather.
+//!
+//! *Never produced here*: an envelope of which a part arrives (all its messages share its fate; [`super::unaware`] takes single ones
+//! away); a link that is slower for larger envelopes, or that refuses more than it can hold; a message that is altered on its way.
 
 use fastrand::Rng;
 

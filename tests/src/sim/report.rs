@@ -7,7 +7,12 @@ use kv_core::{
     points,
 };
 
-use super::{plan::Plan, timeline::Entry};
+use super::{
+    disk_faults,
+    plan::{Faults, Plan},
+    storms,
+    timeline::Entry,
+};
 use crate::check::view::Violation;
 
 /// What happened in a run.
@@ -86,11 +91,33 @@ pub struct Counts {
     /// Faults by kind, in the order of [`super::plan::Faults::kinds`].
     pub faults: [u64; 17],
     /// Storms by kind, in the order of [`super::storms::Storm`].
-    pub storms: [u64; super::storms::KINDS],
+    pub storms: [u64; storms::KINDS],
     /// Faults of [`super::disk_faults`] by name.
     pub disk_faults: BTreeMap<&'static str, u64>,
     /// Operations by what was asked and what was told.
     pub operations: BTreeMap<(&'static str, &'static str), u64>,
+}
+
+impl Counts {
+    /// All faults by kind, also those that did not happen, with how many: those of every plan, storms, those of disks, and what
+    /// has a module of its own.
+    pub fn faults(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let drawn = Faults::default().kinds().map(|(name, _)| name).into_iter().zip(self.faults);
+        let storms = storms::names().zip(self.storms);
+        let of_disks = disk_faults::names().map(|name| (name, self.disk_faults.get(name).copied().unwrap_or(0)));
+        let others = [
+            ("asked-to-stop", self.asked_to_stop),
+            ("disk-lost", self.wiped),
+            ("leader-lost", self.losses),
+            ("leader-unaware", self.unaware),
+            ("merge-full", self.full_merges),
+            ("started-otherwise", self.started_otherwise),
+            ("state-differs", self.diverged),
+            ("stays-away", self.away),
+            ("stream-cut", self.streams_cut),
+        ];
+        drawn.chain(storms).chain(of_disks).chain(others)
+    }
 }
 
 /// How a run ended.

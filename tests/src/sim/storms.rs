@@ -79,6 +79,11 @@ const ALL: [(Storm, &str, f64); KINDS] = [
     (Storm::ClockBack, "clock-back", 4.0),
 ];
 
+/// The names of all kinds.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    ALL.into_iter().map(|(_, name, _)| name)
+}
+
 /// Which storms a run has.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Storms {

@@ -3,6 +3,9 @@
 //! Keys are few, so that clients meet on them; the key set reaches every shard, so that none goes untested. Every value is
 //! unique in the run, so that a read names the write that it saw. Conditions mostly name the revision that the client saw
 //! last, so that they hold often enough to matter.
+//!
+//! *Never produced here*: keys and values near the largest that are taken, keys with a hash tag, a condition on a revision that the
+//! client never saw, an operation that is invalid.
 
 use std::collections::BTreeMap;
 

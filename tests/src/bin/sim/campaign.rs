@@ -75,7 +75,7 @@ impl Campaign {
         if report.failure.is_some() {
             self.failed.push(report.plan.seed);
         }
-        for ((name, _), count) in report.plan.faults.kinds().iter().zip(report.counts.faults) {
+        for (name, count) in report.counts.faults() {
             *self.faults.entry(name).or_default() += count;
         }
         if (self.last + 1 - self.first).is_multiple_of(RUNS_BETWEEN_WRITES) { self.write() } else { Ok(()) }
