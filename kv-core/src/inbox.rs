@@ -67,7 +67,8 @@ pub struct Inbox<E> {
 #[derive(Debug)]
 struct Waiting<E> {
     came: u64,
-    at: Time,
+    /// When nobody waits for it any more.
+    until: Time,
     bytes: usize,
     event: E,
 }
@@ -96,7 +97,7 @@ impl<E> Inbox<E> {
 
     /// Puts in what the node itself has asked for, or what is rare.
     pub fn push(&mut self, event: E) {
-        let waiting = self.waiting(Time(0), 0, event);
+        let waiting = self.waiting(Time(u64::MAX), 0, event);
         self.own.push_back(waiting);
     }
 
@@ -109,7 +110,7 @@ impl<E> Inbox<E> {
     /// Puts in a peer's message of so many bytes.
     pub fn push_peer(&mut self, bytes: usize, event: E) {
         self.peer_bytes += bytes;
-        let waiting = self.waiting(Time(0), bytes, event);
+        let waiting = self.waiting(Time(u64::MAX), bytes, event);
         self.peers.push_back(waiting);
     }
 
@@ -119,25 +120,21 @@ impl<E> Inbox<E> {
         self.requests.len() + count <= self.limits.requests_max && self.request_bytes < self.limits.requests_bytes_max
     }
 
-    /// Puts in a client's request of so many bytes.
-    pub fn push_request(&mut self, now: Time, bytes: usize, event: E) {
+    /// Puts in a client's request of so many bytes, for which its client waits until its deadline.
+    pub fn push_request(&mut self, now: Time, deadline: Time, bytes: usize, event: E) {
         self.request_bytes += bytes;
-        let waiting = self.waiting(now, bytes, event);
+        let until = deadline.min(now.plus_micros(self.limits.wait_micros_max));
+        let waiting = self.waiting(until, bytes, event);
         self.requests.push_back(waiting);
     }
 
-    /// Takes out what one turn takes, and requests that have waited too long, to be refused. True if nothing is left.
+    /// Takes out what one turn takes, and requests that have waited too long, to be refused: they take no room of the turn's.
+    /// True if nothing is left.
     pub fn take(&mut self, now: Time, into: &mut Vec<E>, late: &mut Vec<E>) -> bool {
-        let Limits { turn_inputs_max, turn_bytes_max, wait_micros_max, .. } = self.limits;
-        while self.requests.front().is_some_and(|first| now.micros_since(first.at) > wait_micros_max) {
-            let first = self.requests.pop_front().expect("there is a front");
-            self.bytes -= first.bytes;
-            self.request_bytes -= first.bytes;
-            point!(RequestWaitedTooLong);
-            late.push(first.event);
-        }
+        let Limits { turn_inputs_max, turn_bytes_max, .. } = self.limits;
+        self.turn_away(now, late);
         if self.len() <= turn_inputs_max && self.bytes <= turn_bytes_max {
-            self.take_all(into);
+            self.take_all(now, into, late);
             return true;
         }
         point!(TurnCut);
@@ -146,10 +143,15 @@ impl<E> Inbox<E> {
         let flood = if crate::mutant!("B42") { room.fill(&mut self.requests, into, 0) } else { 0 };
         let own = room.fill(&mut self.own, into, 0);
         let peers = room.fill(&mut self.peers, into, 4);
-        let requests = room.fill(&mut self.requests, into, 0);
-        self.bytes -= flood + own + peers + requests;
+        self.bytes -= flood + own + peers;
         self.peer_bytes -= peers;
-        self.request_bytes -= requests;
+        self.request_bytes -= flood;
+        while room.is_left() {
+            let Some(first) = self.pop_request() else { break };
+            room.take(first.bytes);
+            into.push(first.event);
+            self.turn_away(now, late);
+        }
         self.is_empty()
     }
 
@@ -176,14 +178,29 @@ impl<E> Inbox<E> {
         self.own.iter().map(|waiting| &waiting.event)
     }
 
-    fn waiting(&mut self, at: Time, bytes: usize, event: E) -> Waiting<E> {
+    fn waiting(&mut self, until: Time, bytes: usize, event: E) -> Waiting<E> {
         self.came += 1;
         self.bytes += bytes;
-        Waiting { came: self.came, at, bytes, event }
+        Waiting { came: self.came, until, bytes, event }
+    }
+
+    /// Takes out those at the front for which nobody waits any more.
+    fn turn_away(&mut self, now: Time, late: &mut Vec<E>) {
+        while self.requests.front().is_some_and(|first| first.until < now) {
+            point!(RequestWaitedTooLong);
+            late.extend(self.pop_request().map(|first| first.event));
+        }
+    }
+
+    fn pop_request(&mut self) -> Option<Waiting<E>> {
+        let first = self.requests.pop_front()?;
+        self.bytes -= first.bytes;
+        self.request_bytes -= first.bytes;
+        Some(first)
     }
 
     /// Takes everything in the order in which it came.
-    fn take_all(&mut self, into: &mut Vec<E>) {
+    fn take_all(&mut self, now: Time, into: &mut Vec<E>, late: &mut Vec<E>) {
         let came = |queue: &VecDeque<Waiting<E>>| queue.front().map_or(u64::MAX, |first| first.came);
         loop {
             let (own, peers, requests) = (came(&self.own), came(&self.peers), came(&self.requests));
@@ -194,7 +211,8 @@ impl<E> Inbox<E> {
                 _ if first == peers => &mut self.peers,
                 _ => &mut self.requests,
             };
-            into.extend(queue.pop_front().map(|waiting| waiting.event));
+            let Some(waiting) = queue.pop_front() else { break };
+            if waiting.until < now { &mut *late } else { &mut *into }.push(waiting.event);
         }
         (self.bytes, self.peer_bytes, self.request_bytes) = (0, 0, 0);
     }
@@ -215,12 +233,20 @@ impl Room {
         let mut bytes = 0;
         while self.inputs > inputs_left && self.bytes > bytes_left {
             let Some(first) = queue.pop_front() else { break };
-            self.inputs -= 1;
-            self.bytes = self.bytes.saturating_sub(first.bytes);
+            self.take(first.bytes);
             bytes += first.bytes;
             into.push(first.event);
         }
         bytes
+    }
+
+    fn is_left(&self) -> bool {
+        self.inputs > 0 && self.bytes > 0
+    }
+
+    fn take(&mut self, bytes: usize) {
+        self.inputs -= 1;
+        self.bytes = self.bytes.saturating_sub(bytes);
     }
 }
 
@@ -237,6 +263,8 @@ mod tests {
         turn_bytes_max: 1_000,
     };
 
+    const NEVER: Time = Time(u64::MAX);
+
     fn taken(inbox: &mut Inbox<char>, now: u64) -> (String, String, bool) {
         let (mut into, mut late) = (Vec::new(), Vec::new());
         let is_empty = inbox.take(Time(now), &mut into, &mut late);
@@ -246,10 +274,10 @@ mod tests {
     #[test]
     fn what_fits_is_taken_in_the_order_in_which_it_came() {
         let mut inbox = Inbox::new(LIMITS);
-        inbox.push_request(Time(0), 1, 'r');
+        inbox.push_request(Time(0), NEVER, 1, 'r');
         inbox.push('o');
         inbox.push_peer(1, 'p');
-        inbox.push_request(Time(0), 1, 's');
+        inbox.push_request(Time(0), NEVER, 1, 's');
         inbox.push('n');
         assert_eq!(taken(&mut inbox, 1), ("ropsn".into(), String::new(), true));
         assert_eq!(taken(&mut inbox, 1), (String::new(), String::new(), true));
@@ -258,7 +286,7 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_taken_own_first_and_requests_get_a_part() {
         let mut inbox = Inbox::new(LIMITS);
-        (0..6).for_each(|_| inbox.push_request(Time(0), 1, 'r'));
+        (0..6).for_each(|_| inbox.push_request(Time(0), NEVER, 1, 'r'));
         (0..9).for_each(|_| inbox.push_peer(1, 'p'));
         (0..4).for_each(|_| inbox.push('o'));
         assert_eq!(taken(&mut inbox, 1), ("oooopppr".into(), String::new(), false));
@@ -271,7 +299,7 @@ mod tests {
         let mut inbox = Inbox::new(LIMITS);
         inbox.push_peer(5_000, 'p');
         inbox.push_peer(600, 'q');
-        inbox.push_request(Time(0), 600, 'r');
+        inbox.push_request(Time(0), NEVER, 600, 'r');
         assert!(!inbox.has_room_for_peers());
         assert_eq!(taken(&mut inbox, 1), ("p".into(), String::new(), false));
         assert!(!inbox.has_room_for_peers());
@@ -282,7 +310,7 @@ mod tests {
     #[test]
     fn requests_past_the_bound_or_too_old_are_turned_away() {
         let mut inbox = Inbox::new(LIMITS);
-        (0..6).for_each(|at| inbox.push_request(Time(at * 30), 1, 'r'));
+        (0..6).for_each(|at| inbox.push_request(Time(at * 30), NEVER, 1, 'r'));
         assert!(!inbox.has_room_for_requests(1));
         // Asked at 0, 30, .. 150; those of before 60 have waited for more than 100.
         assert_eq!(taken(&mut inbox, 160), ("rrrr".into(), "rr".into(), true));
@@ -290,21 +318,36 @@ mod tests {
     }
 
     #[test]
+    fn requests_whose_deadline_has_passed_take_no_room_of_a_turn() {
+        let mut inbox = Inbox::new(LIMITS);
+        for (name, deadline) in [('a', 60), ('b', 10), ('c', 60), ('d', 20), ('e', 49)] {
+            inbox.push_request(Time(0), Time(deadline), 300, name);
+        }
+        inbox.push_request(Time(50), NEVER, 300, 'f');
+        // 1,800 bytes do not fit into a turn; four that somebody waits for begin within one.
+        assert_eq!(taken(&mut inbox, 50), ("acf".into(), "bde".into(), true));
+        assert!(inbox.has_room_for_requests(6));
+        // What was due at this very moment is looked at.
+        inbox.push_request(Time(50), Time(60), 1, 'g');
+        assert_eq!(taken(&mut inbox, 60), ("g".into(), String::new(), true));
+    }
+
+    #[test]
     fn requests_are_bounded_in_bytes_and_room_comes_back_however_they_leave() {
         let mut inbox = Inbox::new(LIMITS);
         assert!(inbox.has_room_for_requests(1), "one is taken however large it is");
-        inbox.push_request(Time(0), 1_999, 'r');
+        inbox.push_request(Time(0), NEVER, 1_999, 'r');
         assert!(inbox.has_room_for_requests(1));
-        inbox.push_request(Time(50), 900, 's');
-        inbox.push_request(Time(50), 900, 't');
+        inbox.push_request(Time(50), NEVER, 900, 's');
+        inbox.push_request(Time(50), NEVER, 900, 't');
         assert!(!inbox.has_room_for_requests(1));
         // The first has waited too long; of the others a turn takes what begins within its bytes.
         assert_eq!(taken(&mut inbox, 101), ("st".into(), "r".into(), true));
         assert!(inbox.has_room_for_requests(6));
-        inbox.push_request(Time(200), 2_000, 'u');
+        inbox.push_request(Time(200), NEVER, 2_000, 'u');
         assert!(!inbox.has_room_for_requests(1));
         assert_eq!(taken(&mut inbox, 201), ("u".into(), String::new(), true));
-        inbox.push_request(Time(201), 500, 'v');
+        inbox.push_request(Time(201), NEVER, 500, 'v');
         assert_eq!(taken(&mut inbox, 202), ("v".into(), String::new(), true));
         assert!(inbox.has_room_for_requests(6));
     }

@@ -87,8 +87,9 @@ impl Inbox {
         }
         let now = clock::now();
         for (asker, request) in asked {
+            let deadline = request.deadline;
             let event = Event::Ask(asker, request);
-            queue.push_request(now, event.bytes(), event);
+            queue.push_request(now, deadline, event.bytes(), event);
         }
         drop(queue);
         self.filled.notify_one();

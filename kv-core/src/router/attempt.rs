@@ -234,12 +234,15 @@ impl Attempt {
         let silent = !matches!(failure, Last::NodeDown | Last::ConnectionLost);
         self.note(outcome);
         let problem = Error::unknown(ErrorKind::Timeout, message);
-        // A node that answers others is up: this one operation is slow.
-        if !(silent && router.answered_since(node, sent.at)) {
-            router.node_failed(node, now, random);
-        }
         self.unanswered = self.unanswered.saturating_add(u32::from(silent));
-        self.pass_over(router, sent);
+        if silent && router.answered_since(node, sent.at) {
+            // A node that answers others is up: this one operation is slow. It looks elsewhere, but if there is another leader,
+            // others learn of it soon enough; if there is none, they would all ask in vain while this one is busy.
+            self.tried.push(node);
+        } else {
+            router.node_failed(node, now, random);
+            self.pass_over(router, sent);
+        }
         point!(UncertainWriteSentAgain if self.unknown && self.may_send_again());
         if !self.may_send_again() {
             point!(UncertainWriteGivenUp);

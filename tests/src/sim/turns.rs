@@ -31,7 +31,10 @@ impl World {
                 process.busy_until = process.busy_until.max(self.now) + self.plan.refuse_micros;
                 return self.reply(node, request.id, Err(overloaded()));
             }
-            Input::Request(request) => process.inbox.push_request(local, request_bytes(request), input),
+            Input::Request(request) => {
+                let (deadline, bytes) = (request.deadline, request_bytes(request));
+                process.inbox.push_request(local, deadline, bytes, input);
+            }
             _ => process.inbox.push(input),
         }
         if !process.turn_scheduled {

@@ -184,6 +184,22 @@ fn one_slow_operation_does_not_make_a_node_that_answers_pass_for_down() {
 }
 
 #[test]
+fn a_leader_that_answers_others_stays_known_when_one_operation_is_slow() {
+    let mut router = router();
+    let shard = row().shard;
+    router.take_leader(shard, nodes()[2]);
+    let mut slow = attempt(OperationKind::Read);
+    assert_eq!(sent_to(&slow.next(&mut router, Last::Nothing, Time(5), 0)), Some(nodes()[2]));
+    router.node_answered(nodes()[2], Time(6));
+    assert_eq!(sent_to(&slow.next(&mut router, Last::NoAnswer, Time(SECOND), 0)), Some(nodes()[0]));
+    assert_eq!(router.leader(shard), Some(nodes()[2]), "others would all be told that the owner does not lead");
+    // One of which nothing is heard is forgotten.
+    router.take_leader(shard, nodes()[0]);
+    let _ = slow.next(&mut router, Last::NoAnswer, Time(2 * SECOND), 0);
+    assert_eq!(router.leader(shard), None);
+}
+
+#[test]
 fn a_write_without_a_session_is_sent_again_only_while_nothing_can_have_come_of_it() {
     let mut router = router();
     let mut write = attempt(OperationKind::Write);
