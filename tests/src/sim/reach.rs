@@ -39,6 +39,7 @@ pub const RARE: &[Point] = &[
 
 /// What no run comes to, and what does.
 pub const ELSEWHERE: &[(Point, Elsewhere)] = &[
+    (Point::CameTooLate, Elsewhere::Test("kv-core/src/node/tests/clock.rs")),
     (Point::CommandsCut, Elsewhere::Test("kv-core/src/node/tests/cut.rs")),
     (Point::ProposedTooMuch, Elsewhere::Script("refusal_too_much_undecided")),
     (Point::RefusedForArc, Elsewhere::Script("refusal_stale_epoch_and_wrong_arc")),

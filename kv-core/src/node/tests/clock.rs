@@ -1,6 +1,8 @@
-//! A clock that goes back: what is known by it is forgotten, and nobody gets less or more time for it.
+//! A clock that goes back: what is known by it is forgotten, and nobody gets less or more time for it. And a deadline that has
+//! passed.
 
 use super::*;
+use crate::points::{self, Point};
 
 #[test]
 fn a_clock_that_goes_back_makes_no_state_look_young_and_no_deadline_far() {
@@ -39,4 +41,18 @@ fn a_clock_that_goes_back_to_its_zero_makes_no_undecided_write_look_young() {
     let late = cluster.ask(leader, shard, put(write("a", "2"), Durability::Async));
     cluster.settle();
     assert_eq!(cluster.replies.get(&late), None, "it waits as a sync write does");
+}
+
+#[test]
+fn a_request_whose_deadline_has_passed_is_not_looked_at() {
+    let mut cluster = Cluster::start(1, 1, &Settings::default());
+    let (shard, node) = cluster.place(&key("a"));
+    let _before = points::take();
+    let id = cluster.ask(node, shard, put(write("a", "late"), Durability::Sync));
+    // The shell gives it back before; here it is given to the node.
+    cluster.now = cluster.now.plus_micros(5_000_000);
+    cluster.settle();
+    let error = cluster.replies[&id].clone().unwrap_err();
+    assert_eq!((error.kind(), error.outcome()), (ErrorKind::Timeout, Outcome::NotApplied));
+    assert_eq!(points::take().of(Point::CameTooLate), 1);
 }
