@@ -6,9 +6,10 @@
 //! at least.
 //!
 //! Every queue has a bound. Requests are refused past [`Limits::requests_max`] and [`Limits::requests_bytes_max`], and those
-//! that have waited for longer than [`Limits::wait_micros_max`] are given back when their turn comes: whoever asked is about to
-//! ask again, and a node that works off what nobody waits for any more does nothing of use. A peer's connection is not read
-//! while [`Limits::peer_bytes_max`] wait. What the node itself has asked for is always taken; it bounds that by asking.
+//! that have waited for longer than [`Limits::wait_micros_max`], or beyond their deadline, are given back when their turn comes,
+//! and take no room of it: whoever asked is about to ask again or has given up, and a node that works off what nobody waits
+//! for does nothing of use. A peer's connection is not read while [`Limits::peer_bytes_max`] wait. What the node itself has
+//! asked for is always taken; it bounds that by asking.
 //!
 //! *Left out*: fairness between clients, which a stream's bound of outstanding operations has to give.
 

@@ -1,8 +1,8 @@
 //! Listening: connections are counted, their sockets set up, and accepting never ends by an error.
 //!
 //! A server that stops accepting because one accept failed is down for good, and one that accepts without bound runs out of
-//! files. A full port makes room by the rules of `guests.rs`, for one newcomer after the other. tonic
-//! sets nodelay only on sockets that it accepts itself, so it is set here: without it a single small message waits 40 ms.
+//! files. A full port makes room by the rules of `guests.rs`, for one newcomer after the other. tonic sets nodelay only on
+//! sockets that it accepts itself, so it is set here: without it a single small message waits 40 ms.
 
 use std::{
     io,
