@@ -63,7 +63,7 @@ fn run(log: &mut Log<RealLog>, batches: &mpsc::Receiver<LogBatch>, shared: &Shar
     Ok(())
 }
 
-/// Makes the next segment while nobody waits. Without room the log goes on as long as its segment lasts.
+/// Has the next segment made while the log goes on. Without room the log goes on as long as its segment lasts.
 /// That is said once, and once when there is room again.
 fn prepare(log: &mut Log<RealLog>, slow: &SlowSteps, lacks_room: &mut bool) -> Result<(), LogError> {
     let lacked = std::mem::take(lacks_room);
@@ -78,12 +78,13 @@ fn prepare(log: &mut Log<RealLog>, slow: &SlowSteps, lacks_room: &mut bool) -> R
             }
             Ok(())
         }
-        Ok(()) => {
-            if lacked {
+        Ok(is_waiting) => {
+            *lacks_room = lacked && !is_waiting;
+            if lacked && is_waiting {
                 tracing::info!("there is room again for the next log segment");
             }
             Ok(())
         }
-        other => other,
+        Err(error) => Err(error),
     }
 }

@@ -64,8 +64,11 @@ impl Default for LogSettings {
     }
 }
 
-/// Most segments that wait to be used. A recycled one that is over is removed, to give its room back.
-const SPARES_MAX: usize = 2;
+/// So many segments may wait to be used, however small the log's bound is.
+const SPARES_MIN: usize = 2;
+/// Which part of the log's bound they may take beyond that. Checkpoints free segments many at a time, and one that is made anew
+/// costs what the log writes once more. A recycled one that is over is removed, to give its room back.
+const SPARES_PART: u64 = 8;
 /// Fewest sectors of a segment: a table, a batch, the end.
 const SEGMENT_SECTORS_MIN: usize = 4;
 /// Bytes kept free in a segment for the block that closes it.
@@ -176,11 +179,21 @@ impl<D: LogDisk> Log<D> {
         Ok(self.report(batch))
     }
 
-    /// Makes the next segment if none is waiting, so that no append has to. For idle moments.
+    /// Sees to the next segment if none is waiting, so that no append has to; for idle moments. True if one is waiting: until
+    /// then it is to be called again after each append.
     ///
     /// # Errors
     /// `Disk`; with `Full` the log goes on as long as its segment lasts.
-    pub fn prepare_next(&mut self) -> Result<(), LogError> {
+    pub fn prepare_next(&mut self) -> Result<bool, LogError> {
+        let is_ready = !self.spares.is_empty() || self.disk.prepare(self.settings.segment_bytes as u64)?;
+        if is_ready {
+            self.make_next()?;
+        }
+        Ok(is_ready)
+    }
+
+    /// Makes the next segment if none is waiting, however long it takes.
+    fn make_next(&mut self) -> Result<(), LogError> {
         if self.spares.is_empty() {
             let next = SegmentNumber(self.place.segment.0 + 1);
             self.disk.create(next, self.settings.segment_bytes as u64)?;
@@ -223,7 +236,7 @@ impl<D: LogDisk> Log<D> {
             let segment_bytes = self.settings.segment_bytes;
             return Err(LogError::Refused(format!("table and batch take {needed} bytes of {segment_bytes}")));
         }
-        self.prepare_next()?;
+        self.make_next()?;
         self.block_between.clear();
         self.block_between.put(&close_payload(self.place.segment));
         let oldest = self.oldest_needed();
@@ -254,9 +267,11 @@ impl<D: LogDisk> Log<D> {
 
     /// Gives up all segments below this one; a synced block says that they are not needed.
     fn recycle(&mut self, oldest: SegmentNumber) -> Result<(), LogError> {
+        let part = self.settings.log_bytes_max / SPARES_PART / self.settings.segment_bytes as u64;
+        let spares_max = usize::try_from(part).unwrap_or(usize::MAX).max(SPARES_MIN);
         while self.oldest < oldest {
             let last = self.spares.back().map_or(self.place.segment, |spare| *spare);
-            if self.spares.len() < SPARES_MAX {
+            if self.spares.len() < spares_max {
                 let next = SegmentNumber(last.0 + 1);
                 self.disk.rename(self.oldest, next)?;
                 self.spares.push_back(next);

@@ -1,7 +1,8 @@
 //! The log's segments as real files: zeroed when they are made, written in place, synced with fdatasync.
 //!
-//! A segment is made under a name that ends in `.new` and renamed once it is whole, so that a crash leaves no segment of a
-//! wrong length. Because its blocks are allocated and written beforehand, a later sync has no metadata to write.
+//! A segment is made under a name that ends in `.new`, by a thread of its own ([`super::next_segment`]), and renamed once it is
+//! whole, so that a crash leaves no segment of a wrong length. Because its blocks are allocated and written beforehand, a later
+//! sync has no metadata to write.
 
 use std::{
     collections::BTreeMap,
@@ -12,17 +13,15 @@ use std::{
 
 use kv_core::disk::{DiskError, LogDisk, SegmentNumber};
 
-use super::{disk_error, sync_directory};
+use super::{disk_error, next_segment::NextSegment, sync_directory};
 
 /// The directory of a node's log.
 #[derive(Debug)]
 pub struct RealLog {
     directory: PathBuf,
     open: BTreeMap<SegmentNumber, File>,
+    next: NextSegment,
 }
-
-/// How many bytes of zeros are written at a time when a segment is made.
-const ZEROS_BYTES: usize = 1024 * 1024;
 
 impl RealLog {
     /// The log in this directory, which is made if it does not exist. What an interrupted creation left is removed.
@@ -41,7 +40,8 @@ impl RealLog {
             }
         }
         sync_directory(&directory)?;
-        Ok(Self { directory, open: BTreeMap::new() })
+        let next = NextSegment::new(directory.join("next.new"));
+        Ok(Self { directory, open: BTreeMap::new(), next })
     }
 
     fn path(&self, segment: SegmentNumber) -> PathBuf {
@@ -76,15 +76,14 @@ impl LogDisk for RealLog {
         Ok(segments)
     }
 
+    fn prepare(&mut self, bytes: u64) -> Result<bool, DiskError> {
+        self.next.prepare(bytes)
+    }
+
     fn create(&mut self, segment: SegmentNumber, bytes: u64) -> Result<(), DiskError> {
         let path = self.path(segment);
-        let unfinished = path.with_extension("new");
-        let file = write_zeros(&unfinished, bytes).map_err(|error| {
-            // What is half made is of no use; that it can't be removed matters less than why it could not be made.
-            let _ = fs::remove_file(&unfinished);
-            disk_error("make the log segment", &unfinished, &error)
-        })?;
-        fs::rename(&unfinished, &path).map_err(|error| disk_error("rename", &unfinished, &error))?;
+        let file = self.next.take(bytes)?;
+        fs::rename(self.next.path(), &path).map_err(|error| disk_error("rename", self.next.path(), &error))?;
         self.open.insert(segment, file);
         sync_directory(&self.directory)
     }
@@ -134,19 +133,6 @@ fn paths(directory: &Path) -> Result<Vec<PathBuf>, DiskError> {
 fn segment_number(path: &Path) -> Option<SegmentNumber> {
     let name = path.file_name()?.to_str()?.strip_suffix(".log")?;
     (name.len() == 20).then(|| name.parse().ok().map(SegmentNumber))?
-}
-
-fn write_zeros(path: &Path, bytes: u64) -> std::io::Result<File> {
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
-    let zeros = vec![0; ZEROS_BYTES];
-    let mut offset = 0;
-    while offset < bytes {
-        let count = (bytes - offset).min(ZEROS_BYTES as u64);
-        file.write_all_at(&zeros[..usize::try_from(count).expect("at most a mebibyte")], offset)?;
-        offset += count;
-    }
-    file.sync_all()?;
-    Ok(file)
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ mod directory;
 mod files;
 mod index;
 mod log;
+mod next_segment;
 
 use std::{fs::File, io, path::Path};
 

@@ -444,7 +444,7 @@ impl Process {
         if batch.number.0.is_multiple_of(SYNCS_BETWEEN_IDLE) {
             match self.log.prepare_next() {
                 Err(LogError::Disk(error)) if error.kind == DiskErrorKind::Full => {}
-                other => other.map_err(|error| error.to_string())?,
+                other => other.map(drop).map_err(|error| error.to_string())?,
             }
         }
         Ok((batch, report))
