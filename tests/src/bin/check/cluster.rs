@@ -57,7 +57,7 @@ async fn run(endpoints: &[String], secs: u64, workload: &str, shape: &Shape, fil
     let shards = status.shards.iter().filter(|shard| shard.shard.0 != 0).count();
     let nodes: Vec<_> = status.nodes.iter().map(|node| format!("n{}", node.node.0)).collect();
     let keys = keys(shape, secs);
-    eprintln!("check: {} nodes, {shards} shards; clearing {} keys", nodes.len(), keys.len());
+    crate::say(&format!("check: {} nodes, {shards} shards; clearing {} keys", nodes.len(), keys.len()));
     clear(&steady, &keys).await?;
     // The nodes may have clocks of their own: no crystal is off by more.
     let settings = Settings { clock_drift_ppm: CLOCK_DRIFT_PPM, ..Settings::default() };
@@ -76,7 +76,7 @@ async fn run(endpoints: &[String], secs: u64, workload: &str, shape: &Shape, fil
     for _ in 0..CLIENTS {
         clients.push(connected(connect(DEADLINE)).await?);
     }
-    eprintln!("check: {TASKS} tasks for {secs} s");
+    crate::say(&format!("check: {TASKS} tasks for {secs} s"));
     let mut load = Load::start(&clients, &recorder, shape);
     tokio::select! {
         () = watch(&steady, &recorder) => {}
@@ -84,11 +84,11 @@ async fn run(endpoints: &[String], secs: u64, workload: &str, shape: &Shape, fil
     }
     load.stop().await?;
     let (read, unread) = load.final_reads(steady.clone()).await;
-    eprintln!("check: {read} keys read in the end, {} of them not answered", unread.len());
+    crate::say(&format!("check: {read} keys read in the end, {} of them not answered", unread.len()));
     recorder.finish().map_err(|fault| format!("{}: {fault}", file.display()))?;
     // The history is whole: what is left over harms nobody but disks.
     if let Err(fault) = clear(&steady, &keys).await {
-        eprintln!("check: {fault}; its keys stay");
+        crate::say(&format!("check: {fault}; its keys stay"));
     }
     Ok(())
 }

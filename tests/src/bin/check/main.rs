@@ -87,7 +87,7 @@ fn main() -> ExitCode {
         Ok(Verdict::Violated) => ExitCode::from(1),
         Ok(Verdict::Undecided) => ExitCode::from(2),
         Err(fault) => {
-            eprintln!("check: {fault}");
+            say(&format!("check: {fault}"));
             ExitCode::from(3)
         }
     }
@@ -133,13 +133,18 @@ fn run(arguments: &Arguments) -> Result<Verdict, String> {
             }
         }
     };
-    eprintln!("read in {read_secs:.2} s, judged in {:.2} s", began.elapsed().as_secs_f64() - read_secs);
+    say(&format!("read in {read_secs:.2} s, judged in {:.2} s", began.elapsed().as_secs_f64() - read_secs));
     Ok(verdict)
 }
 
 /// Prints to whoever reads; one that does not read on is no fault of the history.
 fn print(text: &str) {
     let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+/// The same for what is said of the work itself: a line beside the verdict.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 fn write_edn(run: &Run, out: &Path, key: Option<&str>) -> Result<(), String> {
