@@ -175,6 +175,7 @@ impl<S: StateStore> Node<S> {
         {
             self.with_replica(shard, now, outputs, |replica, cx| replica.relieve(cx));
             point!(NodeHeldTooMuchLog);
+            self.dirty(shard);
             total -= bytes - self.replicas.get(shard).map_or(0, Replica::log_bytes).min(bytes);
         }
         // What is left waits for marks to be confirmed.

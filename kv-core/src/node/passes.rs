@@ -151,7 +151,7 @@ impl<S: StateStore> Node<S> {
             return;
         }
         let may_rest = self.may_rest();
-        let Visit { replicas, tables_bytes, mut cx, .. } = self.visit(now, outputs);
+        let Visit { replicas, tables_bytes, dirty, mut cx } = self.visit(now, outputs);
         let mut log_bytes = 0;
         for Slot { shard, pulse, replica } in replicas.slots() {
             if let Some(pulse) = pulse.as_mut().filter(|_| may_rest)
@@ -160,6 +160,7 @@ impl<S: StateStore> Node<S> {
                 log_bytes += pulse.log_bytes();
                 continue;
             }
+            dirty.push(shard);
             let slot = Slot { shard, pulse: &mut *pulse, replica: &mut *replica };
             let next = guarded(slot, tables_bytes, &mut cx, |replica, cx| {
                 replica.checkpoint_if_due(true, cx);
