@@ -101,6 +101,7 @@ pub(crate) fn html(rows: &[Row], about: &About<'_>) -> String {
 fn class(kind: Kind) -> &'static str {
     match kind {
         Kind::Kv => "kv",
+        Kind::KvRedb => "kv-redb",
         Kind::KvUnary => "kv-unary",
         Kind::KvAsync => "kv-async",
         Kind::Etcd => "etcd",
@@ -154,9 +155,9 @@ fn table(rows: &[Row]) -> String {
 /// Colours that people with any eyes can tell apart (Okabe and Ito's), on light and on dark.
 const STYLE: &str = "
 :root{--paper:#fff;--ink:#1c2733;--faint:#68778a;--grid:#e6eaef;--card:#fafbfc;
---kv:#0072b2;--kv-async:#56b4e9;--kv-unary:#009e73;--etcd:#e69f00;--redis-wait:#d55e00;--redis:#cc79a7;--echo:#8a97a6}
+--kv:#0072b2;--kv-async:#56b4e9;--kv-unary:#009e73;--kv-redb:#7a4fb5;--etcd:#e69f00;--redis-wait:#d55e00;--redis:#cc79a7;--echo:#8a97a6}
 @media(prefers-color-scheme:dark){:root{--paper:#11161c;--ink:#e4eaf1;--faint:#93a1b2;--grid:#262f3a;--card:#171d25;
---kv:#4aa8e0;--kv-async:#8fd0f5;--kv-unary:#3fc79a;--etcd:#f0b840;--redis-wait:#f0803c;--redis:#e29cc4;--echo:#8a97a6}}
+--kv:#4aa8e0;--kv-async:#8fd0f5;--kv-unary:#3fc79a;--kv-redb:#b79ae0;--etcd:#f0b840;--redis-wait:#f0803c;--redis:#e29cc4;--echo:#8a97a6}}
 body{background:var(--paper);color:var(--ink);font:15px/1.5 system-ui,sans-serif;margin:0}
 main{max-width:1080px;margin:0 auto;padding:32px 24px 64px}
 h1{font-size:28px;margin:0 0 4px}h2{font-size:19px;margin:40px 0 4px}p{margin:4px 0 12px;color:var(--faint)}
@@ -166,7 +167,7 @@ border-bottom:1px solid var(--grid)}
 i{display:inline-block;width:11px;height:11px;border-radius:50%;margin-right:7px;background:var(--c)}
 .plots{display:flex;flex-wrap:wrap;gap:16px}
 svg{background:var(--card);border:1px solid var(--grid);border-radius:8px;max-width:100%;height:auto}
-.kv{--c:var(--kv)}.kv-async{--c:var(--kv-async)}.kv-unary{--c:var(--kv-unary)}.etcd{--c:var(--etcd)}.redis-wait{--c:var(--redis-wait)}
+.kv{--c:var(--kv)}.kv-async{--c:var(--kv-async)}.kv-unary{--c:var(--kv-unary)}.kv-redb{--c:var(--kv-redb)}.etcd{--c:var(--etcd)}.redis-wait{--c:var(--redis-wait)}
 .redis{--c:var(--redis)}.echo{--c:var(--echo)}
 text{font:12px system-ui,sans-serif;fill:var(--faint)}.title{font-size:14px;font-weight:600;fill:var(--ink)}
 .name{fill:var(--ink)}.grid{stroke:var(--grid)}.row{stroke:var(--grid)}

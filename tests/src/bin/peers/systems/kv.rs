@@ -1,4 +1,4 @@
-//! Our own server, as `serve` runs it, with its defaults.
+//! Our own server, as `serve` runs it, with its defaults but for the engine where that is compared.
 
 use std::{
     path::{Path, PathBuf},
@@ -33,6 +33,9 @@ pub(super) fn start(kind: Kind, server: Option<PathBuf>, place: &Path) -> Result
         let mut command = Command::new(&server);
         command.args(["serve", "--node", &node, "--cluster", &members.join(","), "--client", address, "--data"]);
         command.arg(place.join(&node));
+        if kind == Kind::KvRedb {
+            command.args(["--engine", "redb"]);
+        }
         processes.push(spawn(command, PACKAGE, &place.join(format!("{node}.out")))?);
     }
     Ok(System { kind, version: version(&server, PACKAGE)?, addresses, processes })

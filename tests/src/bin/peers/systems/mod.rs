@@ -35,6 +35,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub(crate) enum Kind {
     /// kv, as it is by default.
     Kv,
+    /// kv with redb for its read index.
+    KvRedb,
     /// kv by single calls to any node, as any language's gRPC makes them.
     KvUnary,
     /// kv with async writes.
@@ -51,13 +53,14 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// All of them, in the order of their turns.
-    pub(crate) const ALL: [Self; 7] =
-        [Self::Kv, Self::KvUnary, Self::KvAsync, Self::Etcd, Self::RedisWait, Self::Redis, Self::Echo];
+    pub(crate) const ALL: [Self; 8] =
+        [Self::Kv, Self::KvRedb, Self::KvUnary, Self::KvAsync, Self::Etcd, Self::RedisWait, Self::Redis, Self::Echo];
 
     /// Its name.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Kv => "kv",
+            Self::KvRedb => "kv on redb",
             Self::KvUnary => "kv, single calls",
             Self::KvAsync => "kv async",
             Self::Etcd => "etcd",
@@ -70,7 +73,7 @@ impl Kind {
     /// What it is compared in.
     pub(crate) fn tiers(self) -> &'static [Tier] {
         match self {
-            Self::Kv | Self::KvUnary | Self::Etcd | Self::RedisWait => &[Tier::QuorumDisk, Tier::Read],
+            Self::Kv | Self::KvRedb | Self::KvUnary | Self::Etcd | Self::RedisWait => &[Tier::QuorumDisk, Tier::Read],
             Self::KvAsync => &[Tier::LeaderMemory],
             Self::Redis => &[Tier::LeaderMemory, Tier::Read],
             // It promises nothing, and is beside the others as what they can't exceed.
@@ -109,7 +112,7 @@ impl System {
         let place = data.join(kind.name().replace([' ', ',', '+'], "-"));
         fs::create_dir_all(&place).map_err(|error| format!("{}: {error}", place.display()))?;
         let system = match kind {
-            Kind::Kv | Kind::KvUnary | Kind::KvAsync => kv::start(kind, server, &place)?,
+            Kind::Kv | Kind::KvRedb | Kind::KvUnary | Kind::KvAsync => kv::start(kind, server, &place)?,
             Kind::Etcd => etcd::start(kind, &place)?,
             Kind::Echo => echo::start(kind, &place)?,
             Kind::RedisWait | Kind::Redis => redis::start(kind, &place)?,
@@ -145,7 +148,7 @@ impl System {
     /// If it does not answer.
     pub(crate) async fn drivers(&self, workload: &Workload) -> Result<Vec<Driver>, String> {
         match self.kind {
-            Kind::Kv | Kind::KvAsync | Kind::Echo => kv::drivers(self).await,
+            Kind::Kv | Kind::KvRedb | Kind::KvAsync | Kind::Echo => kv::drivers(self).await,
             Kind::KvUnary => kv::unary_drivers(self).await,
             Kind::Etcd => etcd::drivers(self).await,
             Kind::RedisWait => redis::drivers(self, workload.out as usize, 1).await,
