@@ -76,6 +76,9 @@ struct Args {
     /// Writes a page of plots to this file, as HTML
     #[arg(long)]
     html: Option<PathBuf>,
+    /// Writes the plots of throughput and CPU to this directory, as SVG
+    #[arg(long)]
+    plots: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -139,6 +142,12 @@ async fn run(args: &Args) -> Result<(), String> {
     }
     if let Some(path) = &args.html {
         write(path, &report.html(&command()))?;
+    }
+    if let Some(directory) = &args.plots {
+        std::fs::create_dir_all(directory).map_err(|error| format!("{}: {error}", directory.display()))?;
+        for (name, svg) in report.plots() {
+            write(&directory.join(name), &svg)?;
+        }
     }
     println!("\nrepeat with: {}", command());
     Ok(())

@@ -91,11 +91,20 @@ impl Report {
         text
     }
 
+    /// Plots as files of their own.
+    pub(crate) fn plots(&self) -> Vec<(&'static str, String)> {
+        page::files(&self.all_rows())
+    }
+
     /// A page of plots.
     pub(crate) fn html(&self, command: &str) -> String {
-        let rows: Vec<_> = workload::ALL.iter().flat_map(|workload| self.rows(workload)).collect();
+        let rows = self.all_rows();
         let disk = self.disk.as_deref().unwrap_or("not measured");
         page::html(&rows, &About { systems: &self.systems, disk, cores: cores(), command })
+    }
+
+    fn all_rows(&self) -> Vec<Row> {
+        workload::ALL.iter().flat_map(|workload| self.rows(workload)).collect()
     }
 
     fn rows(&self, workload: &'static Workload) -> impl Iterator<Item = Row> {

@@ -2,7 +2,7 @@
 
 use kv_tests::report::svg::{Scale, across, dot, line, short, text};
 
-use super::{Row, class, short_name};
+use super::{Plot, Row, class, short_name};
 
 const WIDTH: f64 = 1_056.0;
 const LEFT: f64 = 190.0;
@@ -14,17 +14,16 @@ const ROW: f64 = 38.0;
 const NUMBER: f64 = 30.0;
 
 /// The plot; nothing if nothing was measured.
-pub(super) fn plot(rows: &[Row]) -> String {
+pub(super) fn plot(rows: &[Row]) -> Option<Plot> {
     let is_shown = |name: &str| rows.iter().any(|row| row.workload.name == name);
     let workloads: Vec<_> = crate::workload::ALL.iter().filter(|workload| is_shown(workload.name)).collect();
     if workloads.is_empty() {
-        return String::new();
+        return None;
     }
     let height = TOP + ROW * workloads.len() as f64 + BOTTOM;
     let (right, bottom) = (WIDTH - RIGHT, height - BOTTOM);
     let x = Scale::of(rows.iter().map(Row::cpu_micros), LEFT, right);
-    let mut svg = format!(r#"<svg viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" role="img">"#);
-    svg += &text(16.0, 26.0, "start", "title", "Microseconds of the servers' CPU");
+    let mut svg = text(16.0, 26.0, "start", "title", "Microseconds of the servers' CPU");
     svg += &across(&x, TOP, bottom);
     svg += &text(right, height - 12.0, "end", "tick", "us of CPU an operation");
     for (index, workload) in workloads.into_iter().enumerate() {
@@ -45,5 +44,5 @@ pub(super) fn plot(rows: &[Row]) -> String {
             svg += &text(at, y + height, "middle", "tick", &short(row.cpu_micros()));
         }
     }
-    svg + "</svg>\n"
+    Some(Plot { width: WIDTH, height, shapes: svg })
 }

@@ -4,7 +4,7 @@ use crate::{systems::Kind, workload::Tier};
 
 use kv_tests::report::svg::{Scale, across, along, dot, line, short, text};
 
-use super::{Row, class};
+use super::{Plot, Row, class};
 
 const WIDTH: f64 = 520.0;
 const HEIGHT: f64 = 360.0;
@@ -18,14 +18,14 @@ const LABEL: f64 = 18.0;
 const VALUE_BYTES: usize = 128;
 
 /// The plot of a tier; nothing if nothing was measured.
-pub(super) fn plot(tier: Tier, rows: &[Row]) -> String {
+pub(super) fn plot(tier: Tier, rows: &[Row]) -> Option<Plot> {
     let is_shown = |row: &&Row| {
         let workload = row.workload;
         workload.tier == tier && workload.value_bytes == VALUE_BYTES && !workload.is_new
     };
     let rows: Vec<_> = rows.iter().filter(is_shown).collect();
     if rows.is_empty() {
-        return String::new();
+        return None;
     }
     let title = match tier {
         Tier::QuorumDisk => "Puts, on the disks of a majority",
@@ -35,8 +35,7 @@ pub(super) fn plot(tier: Tier, rows: &[Row]) -> String {
     let (right, bottom) = (WIDTH - RIGHT, HEIGHT - BOTTOM);
     let x = Scale::of(rows.iter().map(|row| row.per_second()), LEFT, right);
     let y = Scale::of(rows.iter().flat_map(|row| [row.p50_ms(), row.p99_ms()]), bottom - LABEL, TOP);
-    let mut svg = format!(r#"<svg viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" role="img">"#);
-    svg += &text(16.0, 26.0, "start", "title", title);
+    let mut svg = text(16.0, 26.0, "start", "title", title);
     svg += &across(&x, TOP, bottom);
     svg += &along(&y, LEFT, right);
     svg += &text(right, HEIGHT - 12.0, "end", "tick", "operations a second");
@@ -46,7 +45,7 @@ pub(super) fn plot(tier: Tier, rows: &[Row]) -> String {
         points.sort_by_key(|row| row.workload.out);
         svg += &curve(kind, &points, &x, &y);
     }
-    svg + "</svg>\n"
+    Some(Plot { width: WIDTH, height: HEIGHT, shapes: svg })
 }
 
 fn curve(kind: Kind, points: &[&&Row], x: &Scale, y: &Scale) -> String {

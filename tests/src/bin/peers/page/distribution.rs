@@ -4,7 +4,7 @@ use crate::workload::Workload;
 
 use kv_tests::report::svg::{Scale, across, line, text};
 
-use super::{Row, class, short_name};
+use super::{Plot, Row, class, short_name};
 
 const WIDTH: f64 = 520.0;
 const LEFT: f64 = 20.0;
@@ -18,18 +18,17 @@ const HILL: f64 = 40.0;
 const PLACES: usize = 96;
 
 /// The plot; nothing if nothing was measured.
-pub(super) fn plot(workload: &Workload, rows: &[Row]) -> String {
+pub(super) fn plot(workload: &Workload, rows: &[Row]) -> Option<Plot> {
     let rows: Vec<_> = rows.iter().filter(|row| row.workload.name == workload.name).collect();
     if rows.is_empty() {
-        return String::new();
+        return None;
     }
     let height = TOP + ROW * rows.len() as f64 + BOTTOM;
     let (right, bottom) = (WIDTH - RIGHT, height - BOTTOM);
     // The slowest thousandth would squeeze everything else to the left.
     let ends = rows.iter().flat_map(|row| [quantile(row, 0.0005), quantile(row, 0.999)]);
     let x = Scale::of(ends, LEFT, right);
-    let mut svg = format!(r#"<svg viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" role="img">"#);
-    svg += &text(16.0, 26.0, "start", "title", &short_name(workload));
+    let mut svg = text(16.0, 26.0, "start", "title", &short_name(workload));
     svg += &across(&x, TOP, bottom);
     svg += &text(right, height - 12.0, "end", "tick", "latency in ms");
     for (index, row) in rows.into_iter().enumerate() {
@@ -37,7 +36,7 @@ pub(super) fn plot(workload: &Workload, rows: &[Row]) -> String {
         svg += &hill(row, &x, foot, (LEFT, right));
         svg += &text(right, foot - HILL + 12.0, "end", "name", row.kind.name());
     }
-    svg + "</svg>\n"
+    Some(Plot { width: WIDTH, height, shapes: svg })
 }
 
 fn hill(row: &Row, x: &Scale, foot: f64, (left, right): (f64, f64)) -> String {

@@ -3,6 +3,7 @@
 mod cost;
 mod curves;
 mod distribution;
+mod plot;
 
 use crate::{
     report::FIGURES,
@@ -11,6 +12,7 @@ use crate::{
 };
 
 use kv_tests::report::svg::escaped;
+use plot::Plot;
 
 /// A system under a workload: medians of its turns, and the latencies of all of them.
 #[derive(Debug)]
@@ -69,15 +71,15 @@ pub(crate) fn html(rows: &[Row], about: &About<'_>) -> String {
              outstanding: further right is more, lower is sooner. The dot is the median; the hair above it reaches to \
              the 99th percentile.</p>\n<div class=\"plots\">\n";
     for tier in [Tier::QuorumDisk, Tier::Read, Tier::LeaderMemory] {
-        body += &curves::plot(tier, rows);
+        body += &inline(curves::plot(tier, rows));
     }
     body += "</div>\n<h2>CPU for one operation</h2>\n<p>Of the servers alone, all nodes together. Further left is \
              cheaper.</p>\n<div class=\"plots\">\n";
-    body += &cost::plot(rows);
+    body += &inline(cost::plot(rows));
     body += "</div>\n<h2>How latencies are spread</h2>\n<p>The higher the hill, the more operations took about so long; \
              the marks are the median and the 99th percentile.</p>\n<div class=\"plots\">\n";
     for workload in crate::workload::ALL {
-        body += &distribution::plot(workload, rows);
+        body += &inline(distribution::plot(workload, rows));
     }
     body += "</div>\n<h2>All figures</h2>\n";
     body += &table(rows);
@@ -97,6 +99,22 @@ pub(crate) fn html(rows: &[Row], about: &About<'_>) -> String {
     )
 }
 
+fn inline(plot: Option<Plot>) -> String {
+    plot.map(|plot| plot.inline()).unwrap_or_default()
+}
+
+/// The plots of throughput and CPU by themselves: the names of files and what is in them.
+pub(crate) fn files(rows: &[Row]) -> Vec<(&'static str, String)> {
+    let plots = [
+        ("puts.svg", curves::plot(Tier::QuorumDisk, rows)),
+        ("gets.svg", curves::plot(Tier::Read, rows)),
+        ("async-puts.svg", curves::plot(Tier::LeaderMemory, rows)),
+        ("cpu.svg", cost::plot(rows)),
+    ];
+    let kinds: Vec<_> = used(rows).collect();
+    plots.into_iter().filter_map(|(name, plot)| Some((name, plot?.file(&kinds)))).collect()
+}
+
 /// The name that a system's colour has.
 fn class(kind: Kind) -> &'static str {
     match kind {
@@ -111,10 +129,14 @@ fn class(kind: Kind) -> &'static str {
     }
 }
 
+/// The systems that were measured.
+fn used(rows: &[Row]) -> impl Iterator<Item = Kind> {
+    Kind::ALL.into_iter().filter(|kind| rows.iter().any(|row| row.kind == *kind))
+}
+
 fn legend(rows: &[Row]) -> String {
-    let used = Kind::ALL.into_iter().filter(|kind| rows.iter().any(|row| row.kind == *kind));
     let entry = |kind: Kind| format!("<span class=\"key\"><i class=\"{}\"></i>{}</span>", class(kind), kind.name());
-    format!("<p class=\"legend\">{}</p>\n", used.map(entry).collect::<String>())
+    format!("<p class=\"legend\">{}</p>\n", used(rows).map(entry).collect::<String>())
 }
 
 /// A workload, short enough for a plot.
@@ -214,5 +236,12 @@ pub(crate) mod tests {
         // Two plots of throughput, one of CPU, three of latencies: no empty one.
         assert_eq!((page.matches("<svg").count(), page.matches("</svg>").count()), (6, 6));
         assert_eq!(page.matches(" hill\"").count(), rows.len());
+        let files = files(&rows);
+        assert_eq!(files.iter().map(|(name, _)| *name).collect::<Vec<_>>(), ["puts.svg", "gets.svg", "cpu.svg"]);
+        for (name, svg) in &files {
+            assert!(svg.starts_with("<svg xmlns=") && svg.ends_with("</svg>\n") && svg.contains("<style>"), "{name}");
+            assert!(svg.contains(&format!("class=\"name\">{}", Kind::Etcd.name())), "{name} has a legend");
+            assert!(!svg.contains("NaN") && !svg.contains("inf\""), "{name}");
+        }
     }
 }
