@@ -1,6 +1,7 @@
 # Folded stacks of the servers (thread;outermost;...;innermost WEIGHT) to a table: where the CPU of an operation goes, by stage.
 #   awk -v micros=25.5 -f .ci/stages.awk stacks        micros: CPU of all servers an operation
-# A stack belongs to the innermost of its frames that a stage knows; what malloc and memmove do has no frames below it.
+# Other threads than the loop, and the kernel, are told by what is anywhere in the stack; the rest belongs to the innermost frame that a
+# stage knows. What malloc and memmove do has no frames below it.
 
 function stage(thread, stack) {
     if (thread ~ /^log-next/) return "the next segment's zeros"
@@ -22,8 +23,10 @@ function innermost(stack,    frames, count, at, frame) {
     count = split(stack, frames, ";")
     for (at = count; at > 0; at--) {
         frame = frames[at]
-        if (frame ~ /malloc|free|realloc|sysmalloc|mprotect|memmove|memcpy|memset|madvise/) return "malloc, memmove, and what has no stack"
+        if (frame ~ /malloc|^_*c?free|^_int_free|realloc|mprotect|memmove|memcpy|memset|madvise/) return "malloc, memmove, and what has no stack"
         if (frame ~ /kv_core::state|kv_core::checkpoint|kv_core::command/) return "turn: applying, or reading"
+        if (frame ~ /^<?kv_core::/) return "turn: door, proposals, Readies, batching"
+        if (frame ~ /^<?kv_(server|client)::/) return "loop: requests, answers, conversions, inbox"
         if (frame ~ /raft::|raft_proto/) return "turn: raft 0.7 itself"
         if (frame ~ /kv_core::/) return "turn: door, proposals, Readies, batching"
         if (frame ~ /prost|kv_proto/) return "protobuf"

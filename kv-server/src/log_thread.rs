@@ -17,7 +17,7 @@ use kv_core::{
 
 use crate::{disk::RealLog, inbox::Event, notices::SlowSteps, shared::Shared, stop::Failure};
 
-/// A sync, or the preparation of a segment, that takes longer is named: heartbeats still go out, writes wait.
+/// A sync, with the wait for a segment if it needs a new one, that takes longer is named: heartbeats still go out, writes wait.
 const SLOW: Duration = Duration::from_millis(500);
 
 /// Starts the thread. It ends when the sender of batches is dropped, or at once after its current batch if the node is

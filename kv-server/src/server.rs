@@ -85,7 +85,7 @@ impl Server {
         let addresses = addresses(&listeners).map_err(|error| Failure::new(Trouble::Address, error.to_string()))?;
         let shared = Shared::new(&config);
         let directory = DataDirectory::open(&config.data, config.node)?;
-        let path = directory.path().to_owned();
+        let (path, lock) = (directory.path().to_owned(), directory.lock());
         let (log, recovered) = open_log(&directory)?;
         let mut files = RealFiles::open(directory.join("checkpoints"))?;
         let footers = newest_footers(&mut files)?;
@@ -144,6 +144,8 @@ impl Server {
                         // A panic in it was caught and told.
                         let _told = worker.join();
                     }
+                    // Nobody writes to the directory any more.
+                    drop(lock);
                     ended.send_replace(true);
                 }
             })

@@ -56,19 +56,17 @@ pub struct LogSettings {
     /// Size that all segments in use should keep below, in bytes. Past half of it the reports name the shards that pin the
     /// oldest segment.
     pub log_bytes_max: u64,
+    /// Most segments that wait to be used. Checkpoints free segments many at a time, and one that is made anew costs what the log
+    /// writes once more. A recycled one that is over is removed, to give its room back.
+    pub spares_max: usize,
 }
 
 impl Default for LogSettings {
     fn default() -> Self {
-        Self { segment_bytes: 16 * 1024 * 1024, log_bytes_max: 1024 * 1024 * 1024 }
+        Self { segment_bytes: 16 * 1024 * 1024, log_bytes_max: 1024 * 1024 * 1024, spares_max: 8 }
     }
 }
 
-/// So many segments may wait to be used, however small the log's bound is.
-const SPARES_MIN: usize = 2;
-/// Which part of the log's bound they may take beyond that. Checkpoints free segments many at a time, and one that is made anew
-/// costs what the log writes once more. A recycled one that is over is removed, to give its room back.
-const SPARES_PART: u64 = 8;
 /// Fewest sectors of a segment: a table, a batch, the end.
 const SEGMENT_SECTORS_MIN: usize = 4;
 /// Bytes kept free in a segment for the block that closes it.
@@ -267,11 +265,9 @@ impl<D: LogDisk> Log<D> {
 
     /// Gives up all segments below this one; a synced block says that they are not needed.
     fn recycle(&mut self, oldest: SegmentNumber) -> Result<(), LogError> {
-        let part = self.settings.log_bytes_max / SPARES_PART / self.settings.segment_bytes as u64;
-        let spares_max = usize::try_from(part).unwrap_or(usize::MAX).max(SPARES_MIN);
         while self.oldest < oldest {
             let last = self.spares.back().map_or(self.place.segment, |spare| *spare);
-            if self.spares.len() < spares_max {
+            if self.spares.len() < self.settings.spares_max {
                 let next = SegmentNumber(last.0 + 1);
                 self.disk.rename(self.oldest, next)?;
                 self.spares.push_back(next);

@@ -14,6 +14,7 @@ use std::{
     fmt,
     fs::{self, File, OpenOptions, TryLockError},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use kv_core::{
@@ -29,8 +30,14 @@ use super::{RealFiles, disk_error, sync_directory};
 pub struct DataDirectory {
     path: PathBuf,
     identity: Option<IdentityFile>,
+    lock: DirectoryLock,
+}
+
+/// While this or a copy of it lives, no other process uses the directory.
+#[derive(Clone, Debug)]
+pub struct DirectoryLock {
     /// Held for its lock.
-    _lock: File,
+    _file: Arc<File>,
 }
 
 /// Why a data directory is not used. The message says what to do.
@@ -83,7 +90,7 @@ impl DataDirectory {
                 path.display()
             )));
         }
-        Ok(Self { path: path.to_owned(), identity, _lock: lock })
+        Ok(Self { path: path.to_owned(), identity, lock: DirectoryLock { _file: Arc::new(lock) } })
     }
 
     /// What it says of its node; `None` if it was never used.
@@ -98,6 +105,12 @@ impl DataDirectory {
     /// If that can't be told.
     pub fn has_checkpoints(&self) -> Result<bool, DirectoryError> {
         Ok(!RealFiles::at(&self.path).list("checkpoints")?.is_empty())
+    }
+
+    /// Its lock, for those who use the directory for longer than this lives.
+    #[must_use]
+    pub fn lock(&self) -> DirectoryLock {
+        self.lock.clone()
     }
 
     /// Where the directory is.

@@ -17,13 +17,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kv_core::disk::DiskError;
+use kv_core::disk::{DiskError, DiskErrorKind};
 
 use super::disk_error;
 
-/// So much is written and synced at a time: a sync of the log that comes between waits for no more than that.
-const PIECE_BYTES: usize = 1024 * 1024;
-/// What could not be made is not tried again before: on a full disk each try takes the last of the room for a moment.
+/// So much is written and synced at a time: a sync of the log that comes between waits for no more than that. (Four times as much
+/// costs the p99.9 of puts 3 to 5 ms, on a disk that writes a GiB a second; a pause between the pieces gains nothing.)
+const PIECE_BYTES: usize = 256 * 1024;
+/// For want of room it is not tried again before: each try takes the last of the room for a moment.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// A file of zeros that is to become a segment.
@@ -31,6 +32,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub(super) struct NextSegment {
     path: PathBuf,
     bytes: u64,
+    pause: Duration,
     state: State,
 }
 
@@ -45,7 +47,7 @@ enum State {
 impl NextSegment {
     /// None yet; when there is one, it is at this path.
     pub(super) fn new(path: PathBuf) -> Self {
-        Self { path, bytes: 0, state: State::None }
+        Self { path, bytes: 0, pause: PAUSE, state: State::None }
     }
 
     /// Where the file is until it is a segment.
@@ -56,17 +58,17 @@ impl NextSegment {
     /// Begins to make one of this size, unless that has been done. True once [`Self::take`] has nothing to wait for.
     ///
     /// # Errors
-    /// If it could not be made, until it is tried again.
+    /// If it could not be made. For want of room it is tried again, after a pause; whatever else failed is not.
     pub(super) fn prepare(&mut self, bytes: u64) -> Result<bool, DiskError> {
-        if let State::Making { thread, .. } = &self.state
-            && thread.is_finished()
-        {
+        if matches!(&self.state, State::Making { thread, .. } if thread.is_finished()) {
             self.join();
         }
         match &self.state {
             State::Made(_) if self.bytes == bytes => return Ok(true),
             State::Making { .. } if self.bytes == bytes => return Ok(false),
-            State::Failed { error, at } if at.elapsed() < PAUSE => return Err(error.clone()),
+            State::Failed { error, at } if error.kind != DiskErrorKind::Full || at.elapsed() < self.pause => {
+                return Err(error.clone());
+            }
             _ => {}
         }
         self.stop();
@@ -83,7 +85,7 @@ impl NextSegment {
     /// The file, made and synced, but for its name.
     ///
     /// # Errors
-    /// `Full` if there is no room. Nothing of it is left then.
+    /// `Full` if there is no room, and nothing of it is left then. Any other: whoever asked must stop.
     pub(super) fn take(&mut self, bytes: u64) -> Result<File, DiskError> {
         if bytes != self.bytes {
             self.stop();
@@ -91,7 +93,8 @@ impl NextSegment {
         self.join();
         match std::mem::replace(&mut self.state, State::None) {
             State::Made(file) => Ok(file),
-            // Who needs it now has it tried now, whatever was tried before.
+            State::Failed { error, .. } if error.kind != DiskErrorKind::Full => Err(error),
+            // There may be room by now, and who needs it now can't wait.
             State::None | State::Making { .. } | State::Failed { .. } => {
                 make(&self.path, bytes, &AtomicBool::new(false)).map_err(|error| self.failure(&error))
             }
@@ -100,6 +103,9 @@ impl NextSegment {
 
     /// Waits for the thread, if one makes it.
     fn join(&mut self) {
+        if !matches!(self.state, State::Making { .. }) {
+            return;
+        }
         let State::Making { thread, .. } = std::mem::replace(&mut self.state, State::None) else { return };
         let made = thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread that makes it panicked")));
         self.state = match made {
@@ -158,7 +164,6 @@ fn write_zeros(path: &Path, bytes: u64, stop: &AtomicBool) -> io::Result<File> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kv_core::disk::DiskErrorKind;
 
     const BYTES: u64 = PIECE_BYTES as u64 + 512;
 
@@ -174,11 +179,14 @@ mod tests {
         let mut next = NextSegment::new(directory.path().join("next.new"));
         prepared(&mut next);
         assert!(next.prepare(BYTES).unwrap());
+        let mut bytes = fs::read(next.path()).unwrap();
+        assert!(bytes.len() as u64 == BYTES && bytes.iter().all(|byte| *byte == 0));
+        // A mark tells whether what is taken is what was made.
+        OpenOptions::new().write(true).open(next.path()).unwrap().write_all_at(b"mark", 512).unwrap();
         let file = next.take(BYTES).unwrap();
         assert_eq!(file.metadata().unwrap().len(), BYTES);
-        let mut bytes = vec![1; usize::try_from(BYTES).unwrap()];
-        file.read_exact_at(&mut bytes, 0).unwrap();
-        assert!(bytes.iter().all(|byte| *byte == 0));
+        file.read_exact_at(&mut bytes[..4], 512).unwrap();
+        assert_eq!(&bytes[..4], b"mark");
         assert!(!next.prepare(BYTES).unwrap(), "the next one is begun");
     }
 
@@ -194,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_is_told_again_until_it_is_tried_again() {
+    fn a_failure_is_told_and_nothing_but_want_of_room_is_tried_again() {
         let directory = tempfile::tempdir().unwrap();
         let mut next = NextSegment::new(directory.path().join("gone").join("next.new"));
         let failure = loop {
@@ -205,10 +213,22 @@ mod tests {
             thread::yield_now();
         };
         assert_eq!(failure.kind, DiskErrorKind::NotFound);
-        assert_eq!(next.prepare(BYTES).unwrap_err(), failure);
         fs::create_dir(directory.path().join("gone")).unwrap();
-        assert_eq!(next.prepare(BYTES).unwrap_err(), failure, "there is a pause between two tries");
-        assert!(next.take(BYTES).is_ok(), "but not for who can't wait");
+        assert_eq!(next.prepare(BYTES).unwrap_err(), failure);
+        assert_eq!(next.take(BYTES).unwrap_err(), failure);
+    }
+
+    #[test]
+    fn want_of_room_is_told_until_a_pause_is_over_and_who_cant_wait_has_it_tried() {
+        let directory = tempfile::tempdir().unwrap();
+        let full = DiskError::new(DiskErrorKind::Full, "no room");
+        let failed = || State::Failed { error: full.clone(), at: Instant::now() };
+        let mut next = NextSegment::new(directory.path().join("next.new"));
+        (next.state, next.pause) = (failed(), Duration::MAX);
+        assert_eq!(next.prepare(BYTES).unwrap_err(), full);
+        assert!(next.take(BYTES).is_ok());
+        (next.state, next.pause) = (failed(), Duration::ZERO);
+        prepared(&mut next);
     }
 
     #[test]

@@ -72,7 +72,8 @@ impl Host {
     /// If it refuses to start.
     pub fn start(&mut self) -> Result<Vec<Output>, String> {
         self.starts += 1;
-        let settings = LogSettings { segment_bytes: SEGMENT_BYTES, log_bytes_max: self.settings.log_bytes_max };
+        let settings =
+            LogSettings { segment_bytes: SEGMENT_BYTES, log_bytes_max: self.settings.log_bytes_max, spares_max: 2 };
         let opened = if self.starts == 1 {
             Log::create(self.disk.log(), settings).map(|log| (log, Default::default()))
         } else {

@@ -23,7 +23,6 @@ use kv_core::{
     },
     identity::{Refusal, Refusals},
     io::Output,
-    log::LogSettings,
     types::{Incarnation, NodeId},
 };
 
@@ -204,7 +203,7 @@ impl Machine {
         now: u64,
         outputs: &mut Vec<Output>,
     ) -> Result<Opened, StartError> {
-        let settings = LogSettings { segment_bytes: plan.segment_bytes as usize, log_bytes_max: plan.log_bytes_max };
+        let settings = plan.log_settings();
         let mut files = self.disk.files();
         let on_disk = IdentityFile::load(&mut files, self.id()).map_err(|error| match error {
             IdentityError::Disk(error) => StartError::Disk(error.to_string()),

@@ -98,7 +98,7 @@ fn log() -> (SimDisk, LogSettings, Recovered) {
     let mut plan = calm(4);
     plan.segment_bytes = 64 * 1024;
     plan.settings.block_bytes_max = 8 * 1024;
-    let settings = LogSettings { segment_bytes: plan.segment_bytes as usize, log_bytes_max: plan.log_bytes_max };
+    let settings = plan.log_settings();
     let mut world = World::new(plan, Trace::new(None));
     world.run_until(4_000_000);
     world.stop(0, false, "killed");

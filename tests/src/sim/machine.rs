@@ -250,7 +250,7 @@ impl Machine {
 
     fn try_open(&mut self, plan: &Plan, now: u64, outputs: &mut Vec<Output>) -> Result<Opened, StartError> {
         let disk = |error: kv_core::disk::DiskError| StartError::Disk(error.to_string());
-        let settings = LogSettings { segment_bytes: plan.segment_bytes as usize, log_bytes_max: plan.log_bytes_max };
+        let settings = plan.log_settings();
         let mut files = self.disk.files();
         let founded = files.size(IDENTITY).map_err(disk)?.is_some();
         let (log, recovered) = self.open_log(settings, founded)?;

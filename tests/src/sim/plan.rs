@@ -9,6 +9,7 @@
 use fastrand::Rng;
 use kv_core::{
     inbox::Limits,
+    log::LogSettings,
     settings::Settings,
     types::{META_SHARD, ShardId},
 };
@@ -236,6 +237,16 @@ impl Plan {
     pub fn voters(&self, shard: ShardId) -> usize {
         let most = if shard == META_SHARD { 5 } else { self.replication };
         most.min(self.nodes) as usize
+    }
+
+    /// How the logs are laid out. How many segments may wait to be used goes by the seed.
+    #[must_use]
+    pub fn log_settings(&self) -> LogSettings {
+        LogSettings {
+            segment_bytes: self.segment_bytes as usize,
+            log_bytes_max: self.log_bytes_max,
+            spares_max: [2, 1, 8][(self.seed % 3) as usize],
+        }
     }
 
     /// The random stream of one part of the simulator.

@@ -85,8 +85,7 @@ impl World {
         let before = self.machines[node].before_damage.get_or_insert_with(|| disk.fork()).fork();
         let what = damage(&disk, &mut self.injector.rng);
         self.trace.tell(self.now, || format!("rot on node {}: {what:?}", node + 1));
-        let settings =
-            LogSettings { segment_bytes: self.plan.segment_bytes as usize, log_bytes_max: self.plan.log_bytes_max };
+        let settings = self.plan.log_settings();
         match judge_damage(&before, &disk, &settings) {
             Damage::Harmless | Damage::Refused => {}
             Damage::InTheHole => {

@@ -108,7 +108,7 @@ fn a_log_of_the_smallest_records() {
         ("replicas", LOG_TIMES, (2..17_000).map(create).collect()),
         ("replicas that are gone", 6, (2..14_000).flat_map(gone).collect()),
     ];
-    let settings = LogSettings { segment_bytes: SEGMENT_BYTES, log_bytes_max: 4 * SEGMENT_BYTES as u64 };
+    let settings = LogSettings { segment_bytes: SEGMENT_BYTES, log_bytes_max: 4 * SEGMENT_BYTES as u64, spares_max: 2 };
     for (what, times, records) in cases {
         let mut disk = Segments::default();
         let mut log = Log::create(disk.clone(), settings.clone()).unwrap();

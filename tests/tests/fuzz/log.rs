@@ -94,7 +94,7 @@ impl LogDisk for Segments {
 }
 
 fn settings() -> LogSettings {
-    LogSettings { segment_bytes: SEGMENT, log_bytes_max: 64 * 1024 }
+    LogSettings { segment_bytes: SEGMENT, log_bytes_max: 64 * 1024, spares_max: 2 }
 }
 
 fn founding() -> FoundingRecord {

@@ -3,7 +3,7 @@
 use kv_core::{
     configuration::Configuration,
     log::{
-        Log, LogError,
+        Log, LogError, LogSettings,
         record::{Install, Record, StagingId},
     },
     types::{Digest, LogIndex, ReplicaId, ShardId, Term},
@@ -16,15 +16,20 @@ const SEGMENT_BYTES: usize = 16 * 1024;
 
 struct World {
     disk: SimDisk,
+    settings: LogSettings,
     log: SimLog,
     model: Model,
 }
 
 impl World {
     fn new() -> Self {
+        Self::with(settings(SEGMENT_BYTES))
+    }
+
+    fn with(settings: LogSettings) -> Self {
         let disk = SimDisk::new();
-        let log = Log::create(disk.log(), settings(SEGMENT_BYTES)).unwrap();
-        Self { disk, log, model: Model::default() }
+        let log = Log::create(disk.log(), settings.clone()).unwrap();
+        Self { disk, settings, log, model: Model::default() }
     }
 
     fn append(&mut self, records: Vec<Record>) -> kv_core::log::record::LogReport {
@@ -35,7 +40,7 @@ impl World {
     }
 
     fn reopen(&mut self) {
-        let (log, recovered) = Log::open(self.disk.log(), settings(SEGMENT_BYTES)).unwrap();
+        let (log, recovered) = Log::open(self.disk.log(), self.settings.clone()).unwrap();
         assert_eq!(recovered, self.model.recovered());
         self.log = log;
     }
@@ -113,6 +118,38 @@ fn an_overwritten_tail_does_not_pin_its_segment() {
     world.append(vec![boundary(2, 3, 1)]);
     world.append(vec![]);
     assert!(!world.disk.paths().contains(&first));
+    world.reopen();
+}
+
+#[test]
+fn many_segments_freed_at_once_are_used_again_in_their_turn() {
+    const SPARES: usize = 5;
+    let mut world = World::with(LogSettings { spares_max: SPARES, ..settings(SEGMENT_BYTES) });
+    world.append(vec![create(1)]);
+    let mut next = 2;
+    let mut write = |world: &mut World, segments: usize| {
+        // A block of one such entry takes three sectors, and eight of them nearly fill a segment.
+        for _ in 0..segments * 8 {
+            world.append(vec![entry(1, next, 1, 1_000)]);
+            next += 1;
+        }
+        next - 1
+    };
+    let last = write(&mut world, 16);
+    assert!(world.disk.paths().len() > SPARES + 3);
+    world.append(vec![boundary(1, last, 1)]);
+    world.append(vec![]);
+    let kept = world.disk.paths();
+    assert_eq!(kept.len(), 1 + SPARES, "the current one and those that wait");
+    world.reopen();
+    assert_eq!(world.disk.paths(), kept, "a start keeps them");
+    for _ in 0..SPARES - 1 {
+        write(&mut world, 1);
+        assert_eq!(world.disk.paths().len(), kept.len(), "none is made anew while some wait");
+        world.reopen();
+    }
+    write(&mut world, 6);
+    assert!(world.disk.paths().len() > kept.len(), "then they are");
     world.reopen();
 }
 

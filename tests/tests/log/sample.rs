@@ -15,7 +15,7 @@ use kv_tests::disk::{SimDisk, SimLogDisk};
 pub(crate) type SimLog = Log<SimLogDisk>;
 
 pub(crate) fn settings(segment_bytes: usize) -> LogSettings {
-    LogSettings { segment_bytes, log_bytes_max: 64 * 1024 }
+    LogSettings { segment_bytes, log_bytes_max: 64 * 1024, spares_max: 2 }
 }
 
 pub(crate) fn batch(records: Vec<Record>) -> LogBatch {
