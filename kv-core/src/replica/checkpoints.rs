@@ -210,6 +210,7 @@ impl Replica {
                 cx.notice(Notice::Verified { shard: self.shard, index });
                 self.give_up_proposals_up_to(index, cx);
                 self.hold_checkpoints(&checkpoints, confirmed, &footer.header, cx);
+                self.campaign_when_proven(cx);
             }
         }
     }

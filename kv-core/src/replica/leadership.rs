@@ -15,8 +15,8 @@ use crate::{
     types::{NodeId, ReplicaId, RequestId, Term, Time},
 };
 
-/// For so many ticks the owner of a new shard campaigns every other tick, unless somebody leads: a member that is not
-/// founded yet does not hear the first campaign.
+/// For so many ticks the owner of a new shard, or of one that it has just loaded, campaigns every other tick, unless somebody leads: a
+/// member that is not founded yet, or starts as well, does not hear the first campaign.
 const EAGER_TICKS: u64 = 20;
 
 /// A leader that is not fit leads for so many election timeouts before it gives the leadership away.
@@ -39,7 +39,7 @@ pub(super) struct Leadership {
     owner_unfit_ticks: u64,
     /// For how many ticks this replica has led.
     leading_ticks: u64,
-    /// For how many ticks more the owner of a new shard campaigns again and again.
+    /// For how many ticks more the owner of the shard campaigns again and again.
     eager_ticks: u64,
     /// Ticks since the last hand-over to it; saturating.
     since_hand_over_ticks: u64,
@@ -94,10 +94,21 @@ impl Replica {
         let _ = self.raft.campaign();
     }
 
+    /// The owner of a shard whose state is proven campaigns likewise if it knows of no leader: when all nodes start, nobody has to wait
+    /// for an election timeout. Where somebody leads, those who hear the leader take no notice, and the owner hears it before long.
+    pub(super) fn campaign_when_proven<S: StateStore>(&mut self, cx: &Context<'_, S>) {
+        let is_owner = cx.map.row(self.shard).and_then(ShardRow::owner) == Some(cx.node);
+        if is_owner && self.raft.raft.leader_id == 0 && !self.is_unfit_to_lead(cx) && !self.is_installing() {
+            point!(OwnerCampaignedWhenProven);
+            self.campaign_first();
+        }
+    }
+
     fn campaign_again(&mut self) {
+        let is_installing = self.is_installing();
         let eager = &mut self.leadership.eager_ticks;
         if *eager > 0 {
-            *eager = if self.raft.raft.leader_id == 0 { *eager - 1 } else { 0 };
+            *eager = if self.raft.raft.leader_id == 0 && !is_installing { *eager - 1 } else { 0 };
             if *eager % 2 == 1 {
                 point!(FirstCampaignRepeated);
                 let _ = self.raft.campaign();
