@@ -86,6 +86,12 @@ impl Figures {
     pub fn broken(&self) -> Vec<String> {
         let mut broken: Vec<String> =
             self.search.iter().chain([&self.overload]).filter_map(|measured| measured.failure.clone()).collect();
+        // Without a peak there is nothing to fall from.
+        if let Some(Measured { offered, goodput, .. }) = self.search.first()
+            && goodput * 100 < offered * GOODPUT_PERCENT_MIN
+        {
+            broken.push(format!("of {offered} operations a second, which can be borne, {goodput} were answered"));
+        }
         if self.overload.goodput * 100 < self.peak.goodput * GOODPUT_PERCENT_MIN {
             let (left, peak) = (self.overload.goodput, self.peak.goodput);
             broken.push(format!("goodput fell from {peak} to {left} operations a second"));
