@@ -151,6 +151,7 @@ points! {
     VoteRefused: "a candidate was refused a vote",
     LeaderUnproven: "a replica without a proven state was elected",
     OwnerCampaignedWhenProven: "the owner of a shard campaigned as soon as its state was proven, since nobody led",
+    EarlyCampaignSpared: "an owner that would have campaigned without waiting left a candidacy under way to its end",
     FirstCampaignRepeated: "an owner that campaigned without waiting campaigned again because nobody led",
     OwnerUnfitAgain: "the ring's owner ceased to be fit before it was handed the leadership",
     HandOverLeaving: "a leader whose node stops, or whose log's disk is silent, began to hand over",

@@ -164,6 +164,7 @@ impl Replica {
         self.checkpointing.waiting = None;
         self.checkpointing.newest = None;
         self.marks.lose_state();
+        self.lose_eagerness();
         // The state to come may be older than the one that was this fresh.
         self.reads.follower.fresh_as_of = None;
     }

@@ -3,6 +3,8 @@
 //! Leadership goes to the ring's owner once it has been healthy and caught up for a while. A leader whose state is not
 //! proven, whose disk stalls or whose node stops gives its leadership to whoever is fit.
 
+use raft::StateRole;
+
 use super::{
     Phase, Replica, context::Context, convert::message_to_raft, election::Eagerness, reads::Waiter, validate::Verdict,
 };
@@ -18,6 +20,9 @@ use crate::{
 /// For so many ticks the owner of a new shard, or of one that it has just loaded, campaigns every other tick, unless somebody leads: a
 /// member that is not founded yet, or starts as well, does not hear the first campaign.
 const EAGER_TICKS: u64 = 20;
+
+/// Whoever has voted for another gives it this many ticks to be heard as leader.
+const VOTE_TICKS: usize = 2;
 
 /// A leader that is not fit leads for so many election timeouts before it gives the leadership away.
 const UNFIT_TIMEOUTS: u64 = 2;
@@ -87,33 +92,56 @@ impl Leadership {
     }
 }
 
+/// Whether nothing on this node should lead.
+fn is_node_unfit<S: StateStore>(cx: &Context<'_, S>) -> bool {
+    cx.leaving || cx.disk_full || cx.log_full
+}
+
 impl Replica {
     /// The owner of a shard campaigns at once when the cluster is founded, and again until the others have been founded too.
     pub(crate) fn campaign_first(&mut self) {
         self.leadership.eager_ticks = EAGER_TICKS;
-        let _ = self.raft.campaign();
+        if self.may_campaign_early() {
+            let _ = self.raft.campaign();
+        }
     }
 
-    /// The owner of a shard whose state is proven campaigns likewise if it knows of no leader: when all nodes start, nobody has to wait
-    /// for an election timeout. Where somebody leads, those who hear the leader take no notice, and the owner hears it before long.
+    /// The owner of a shard whose state is proven campaigns likewise if it knows of no leader: after a start of all nodes nobody has to
+    /// wait for an election timeout. Where a majority hears a leader, the pre-votes change nothing.
     pub(super) fn campaign_when_proven<S: StateStore>(&mut self, cx: &Context<'_, S>) {
         let is_owner = cx.map.row(self.shard).and_then(ShardRow::owner) == Some(cx.node);
-        if is_owner && self.raft.raft.leader_id == 0 && !self.is_unfit_to_lead(cx) && !self.is_installing() {
+        if is_owner && self.raft.raft.leader_id == 0 && !self.is_unfit_to_lead(cx) {
             point!(OwnerCampaignedWhenProven);
             self.campaign_first();
         }
     }
 
-    fn campaign_again(&mut self) {
-        let is_installing = self.is_installing();
-        let eager = &mut self.leadership.eager_ticks;
-        if *eager > 0 {
-            *eager = if self.raft.raft.leader_id == 0 && !is_installing { *eager - 1 } else { 0 };
-            if *eager % 2 == 1 {
-                point!(FirstCampaignRepeated);
-                let _ = self.raft.campaign();
-            }
+    fn campaign_again<S: StateStore>(&mut self, cx: &Context<'_, S>) {
+        if self.leadership.eager_ticks == 0 {
+            return;
         }
+        // Founded without a state, it may well lead without one; but not where it would have to hand the leadership over at once.
+        let goes_on = self.raft.raft.leader_id == 0 && !is_node_unfit(cx);
+        let ticks = if goes_on { self.leadership.eager_ticks - 1 } else { 0 };
+        self.leadership.eager_ticks = ticks;
+        if ticks % 2 == 1 && self.may_campaign_early() {
+            point!(FirstCampaignRepeated);
+            let _ = self.raft.campaign();
+        }
+    }
+
+    /// Whoever doesn't wait for an election timeout must not spoil a candidacy: its own, which raft would give up for a new one with
+    /// all votes that are under way, or one that it has just voted for.
+    fn may_campaign_early(&self) -> bool {
+        let raft = &self.raft.raft;
+        let is_vote_fresh = ![0, raft.id].contains(&raft.vote) && raft.election_elapsed < VOTE_TICKS;
+        point!(EarlyCampaignSpared if raft.state == StateRole::Candidate || is_vote_fresh);
+        raft.state != StateRole::Candidate && !is_vote_fresh && !self.is_installing()
+    }
+
+    /// Its state is gone: whoever has one goes first.
+    pub(super) fn lose_eagerness(&mut self) {
+        self.leadership.eager_ticks = 0;
     }
 
     /// One tick of the logical clock.
@@ -130,7 +158,7 @@ impl Replica {
         if !self.leads() && self.raft.raft.election_elapsed == 0 {
             self.election.redraw();
         }
-        self.campaign_again();
+        self.campaign_again(cx);
         self.expire(cx);
         self.reads.tick(cx.settings.heartbeat_ticks, self.leads());
         self.ask_probe(cx, true);
@@ -144,7 +172,7 @@ impl Replica {
 
     /// Whether this replica should not lead, if anybody else can: it takes no writes.
     fn is_unfit_to_lead<S: StateStore>(&self, cx: &Context<'_, S>) -> bool {
-        cx.leaving || cx.disk_full || cx.log_full || self.state().is_none()
+        is_node_unfit(cx) || self.state().is_none()
     }
 
     fn eagerness(&self) -> Eagerness {

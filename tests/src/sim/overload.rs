@@ -254,6 +254,10 @@ mod tests {
         let figures = |left| Figures { search: Vec::new(), peak: measured(1_000), overload: measured(left) };
         assert!(figures(900).broken().is_empty());
         assert_eq!(figures(899).broken().len(), 1);
+        let at_first =
+            |goodput| Figures { search: vec![Measured { offered: 500, ..measured(goodput) }], ..figures(900) };
+        assert!(at_first(450).broken().is_empty());
+        assert_eq!(at_first(449).broken().len(), 1);
         let full = Queues { requests: 11, ..Queues::default() };
         assert!(beyond(&full, &Queues { requests: 10, ..Queues::default() }).is_some());
     }
