@@ -313,9 +313,10 @@ impl Replica {
         let holds_up_writes = self.holds_up_writes();
         let Phase::Live(state) = &mut self.phase else { return };
         let (active, log_bytes) = (state.active_bytes(), self.checkpointing.log_bytes);
-        let due = active >= settings.active_bytes_max / 2
+        let share = |bytes_max: usize| bytes_max * settings.checkpoint_percent / 100;
+        let due = active >= share(settings.active_bytes_max)
             || cx.tables_bytes >= settings.tables_bytes_max / 2
-            || log_bytes >= settings.kept_bytes_max / 2
+            || log_bytes >= share(settings.kept_bytes_max)
             || self.checkpointing.ticks >= settings.checkpoint_ticks;
         let due = (due && state.is_changed()) || self.checkpointing.wanted || holds_up_writes;
         let is_full = active >= settings.active_bytes_max || log_bytes >= settings.kept_bytes_max;

@@ -115,7 +115,8 @@ impl Script {
     }
 
     fn begin(&mut self, words: &[&str]) -> Result<(), String> {
-        let (mut settings, mut shards) = (Settings::default(), 1);
+        // What the scripts tell was written for checkpoints that come early.
+        let (mut settings, mut shards) = (Settings { checkpoint_percent: 50, ..Settings::default() }, 1);
         for word in &words[2..] {
             let (name, value) = word.split_once('=').ok_or_else(|| format!("{word}: a setting is name=value"))?;
             let value: u64 = value.parse().map_err(|_| format!("{word}: not a number"))?;

@@ -66,6 +66,7 @@ pub(super) fn plan(seed: u64) -> Plan {
     plan.settings.checkpoint_ticks = 3;
     plan.settings.active_bytes_max = 2 * 1024;
     plan.settings.kept_bytes_max = 512;
+    plan.settings.checkpoint_percent = 50;
     plan.settings.hand_over_ticks = 20;
     plan.settings.hand_over_pause_ticks = 40;
     plan.workload.operations_per_second = 40;

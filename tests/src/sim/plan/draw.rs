@@ -30,7 +30,11 @@ impl Plan {
         };
         let nodes = draw_nodes(seed, nodes);
         let replication = if nodes >= 5 && rng.bool() { 5 } else { nodes.min(3) };
-        let settings = Settings { waiting_requests_max: draw_waiting(seed), ..draw_settings(&mut rng) };
+        let settings = Settings {
+            waiting_requests_max: draw_waiting(seed),
+            checkpoint_percent: draw_checkpoints(seed),
+            ..draw_settings(&mut rng)
+        };
         // A batch must fit into a segment, and one may hold all that a follower was behind.
         let segment_bytes = [256, 512, 1_024][rng.usize(..3)] * 1024;
         let faults_secs = options.sim_secs.unwrap_or_else(|| rng.u64(30..=120));
@@ -175,6 +179,12 @@ fn draw_settings(rng: &mut Rng) -> Settings {
 fn draw_waiting(seed: u64) -> usize {
     let mut rng = Rng::with_seed(mix(seed, "bounds"));
     if rng.u32(..4) == 0 { rng.usize(2..=8) } else { Settings::default().waiting_requests_max }
+}
+
+/// When checkpoints are due: early, as by default, or hardly before writes must wait.
+fn draw_checkpoints(seed: u64) -> usize {
+    let mut rng = Rng::with_seed(mix(seed, "checkpoints"));
+    [50, 75, 75, 90][rng.usize(..4)]
 }
 
 /// In a third of all runs a disk is slow just when it writes an install, so that the next snapshot comes meanwhile.

@@ -67,7 +67,7 @@ impl Plan {
             seed nodes shards replication faults_micros quiet_micros_max segment_bytes log_bytes_max chunk_bytes_max slice_records_max merge_deltas
                 drift_ppm_max faults_kept
                 streams_cut full_merges;
-            settings: tick_micros heartbeat_ticks election_ticks hand_over_ticks hand_over_pause_ticks checkpoint_ticks
+            settings: tick_micros heartbeat_ticks election_ticks hand_over_ticks hand_over_pause_ticks checkpoint_ticks checkpoint_percent
                 active_bytes_max apply_bytes_max tables_bytes_max kept_bytes_max kept_node_bytes_max uncommitted_bytes_max
                 async_commands_max async_bytes_max async_micros_max waiting_requests_max block_bytes_max log_bytes_max
                 disk_reserve_bytes stream_ticks_max;

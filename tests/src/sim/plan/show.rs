@@ -62,12 +62,13 @@ impl Plan {
     fn show_nodes(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "  nodes: sync {} to {} us, up to {} ms more with an install, election {} ticks, checkpoints every {} ticks or {} B, {} B of log kept, segments of {} B",
+            "  nodes: sync {} to {} us, up to {} ms more with an install, election {} ticks, checkpoints every {} ticks or at {} % of {} B, {} B of log kept, segments of {} B",
             self.costs.sync_micros_min,
             self.costs.sync_micros_max,
             self.costs.install_micros_max / 1_000,
             self.settings.election_ticks,
             self.settings.checkpoint_ticks,
+            self.settings.checkpoint_percent,
             self.settings.active_bytes_max,
             self.settings.kept_bytes_max,
             self.segment_bytes
