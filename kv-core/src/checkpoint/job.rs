@@ -96,6 +96,11 @@ pub enum CheckpointJob {
         /// Its digest.
         digest: Digest,
     },
+    /// Frees a table whose records are in the tree, bit by bit: no turn should wait for it. Ends in nothing.
+    Free {
+        /// The table, which nobody else holds any more.
+        table: FrozenTable,
+    },
     /// Removes all checkpoints of a replica, its install's files in staging excepted: a majority has another state.
     Forget {
         /// The replica.

@@ -11,6 +11,7 @@ mod merges;
 use std::{
     collections::{BTreeMap, VecDeque},
     fmt,
+    sync::Arc,
 };
 
 use crate::{
@@ -29,6 +30,7 @@ use crate::{
     },
     disk::{DiskError, DiskErrorKind, FileDisk, StateStore},
     log::record::StagingId,
+    state::record::{Remains, Table},
     types::{Digest, LogIndex, ReplicaId, ShardId},
 };
 
@@ -50,6 +52,8 @@ pub struct Worker<F, S> {
     scrub: Option<(ShardId, ReplicaId)>,
     /// Steps that it has waited for.
     scrub_waited: u32,
+    /// Tables that are in their trees. Each step frees as many records as it may handle, so that what checkpoints freed never piles up.
+    remains: VecDeque<Remains>,
     /// The disk failed: nothing is done any more.
     is_stopped: bool,
 }
@@ -97,6 +101,7 @@ impl<F: FileDisk, S: StateStore> Worker<F, S> {
             turn: 0,
             scrub: None,
             scrub_waited: 0,
+            remains: VecDeque::new(),
             is_stopped: false,
         }
     }
@@ -128,6 +133,12 @@ impl<F: FileDisk, S: StateStore> Worker<F, S> {
         let queue = match &job {
             CheckpointJob::Scrub { shard, replica } => {
                 self.scrub.get_or_insert((*shard, *replica));
+                return;
+            }
+            CheckpointJob::Free { .. } => {
+                let CheckpointJob::Free { table } = job else { return };
+                // Who else holds it frees it.
+                self.remains.extend(Arc::into_inner(table).map(Table::remains));
                 return;
             }
             CheckpointJob::Load { .. } | CheckpointJob::Write { .. } | CheckpointJob::Forget { .. } => {
@@ -169,9 +180,16 @@ impl<F: FileDisk, S: StateStore> Worker<F, S> {
             } else {
                 self.scrub(&mut step);
             }
+            self.free();
         }
         step.idle = self.is_idle();
         step
+    }
+
+    fn free(&mut self) {
+        if self.remains.front_mut().is_some_and(|oldest| oldest.free(self.cx.slice_records_max)) {
+            self.remains.pop_front();
+        }
     }
 
     /// Whether nothing is left to do until the next job.
@@ -184,7 +202,8 @@ impl<F: FileDisk, S: StateStore> Worker<F, S> {
             || self.state.is_some()
             || !self.merges.is_empty()
             || self.merge.is_some()
-            || self.scrub.is_some();
+            || self.scrub.is_some()
+            || !self.remains.is_empty();
         self.is_stopped || !has_work
     }
 

@@ -212,7 +212,7 @@ impl<S: StateStore> Node<S> {
                 self.on(shard, now, outputs, |replica, cx| replica.checkpoint_durable(&footer, cx));
             }
             CheckpointEvent::Inserted { shard, index, .. } => {
-                self.on(shard, now, outputs, |replica, _| replica.checkpoint_inserted(index));
+                self.on(shard, now, outputs, |replica, cx| replica.checkpoint_inserted(index, cx));
             }
             CheckpointEvent::NoRoom { shard, table, header, .. } => {
                 self.on(shard, now, outputs, |replica, _| replica.checkpoint_has_no_room(table, header));

@@ -179,6 +179,7 @@ fn checkpoints_free_the_log_and_the_tables() {
         cluster.answer(leader, shard, put(write(&name, &"v".repeat(200)), Durability::Sync)).unwrap();
     }
     assert!(cluster.checkpoints > 3);
+    assert_eq!(cluster.freed, cluster.checkpoints);
     for node in cluster.nodes.values() {
         let status = node.shard_status(shard).unwrap();
         assert!(status.log_bytes < 6_000 && status.table_bytes < 6_000, "{status:?}");

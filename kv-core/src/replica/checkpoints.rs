@@ -266,12 +266,12 @@ impl Replica {
     }
 
     /// A checkpoint's records are in the tree.
-    pub(crate) fn checkpoint_inserted(&mut self, index: LogIndex) {
+    pub(crate) fn checkpoint_inserted<S: StateStore>(&mut self, index: LogIndex, cx: &mut Context<'_, S>) {
         self.checkpointing.writing = false;
         if let Phase::Live(state) = &mut self.phase
-            && state.has_frozen()
+            && let Some(table) = state.drop_frozen(index)
         {
-            state.drop_frozen(index);
+            cx.outputs.push(Output::Checkpoint(Box::new(CheckpointJob::Free { table })));
         }
     }
 

@@ -259,9 +259,9 @@ impl ShardState {
         (self.tables.freeze(header.index), header)
     }
 
-    /// Lets go of the table frozen at this index: its records are in the tree.
-    pub fn drop_frozen(&mut self, index: LogIndex) {
-        self.tables.drop_frozen(index);
+    /// Lets go of the table frozen at this index, if there is one: its records are in the tree. Whoever drops it takes a while.
+    pub fn drop_frozen(&mut self, index: LogIndex) -> Option<FrozenTable> {
+        self.tables.drop_frozen(index)
     }
 
     /// Changes something behind the log's back, as a flipped bit in memory would: a record of the active table, or without one

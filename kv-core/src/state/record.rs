@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-pub use super::table::Table;
+pub use super::table::{Remains, Table};
 use crate::{
     configuration::Configuration,
     shard_map,

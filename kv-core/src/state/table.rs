@@ -112,6 +112,12 @@ impl Table {
         records
     }
 
+    /// What is left to free of a table that nobody asks any more.
+    #[must_use]
+    pub fn remains(self) -> Remains {
+        Remains { records: self.records }
+    }
+
     /// The record with a key, or the free slot at which the search for it ends. There must be a free one.
     fn find(&self, hash: u32, key: &[u8]) -> Result<usize, usize> {
         let mask = self.slots.len() - 1;
@@ -142,6 +148,21 @@ impl Table {
             }
             self.slots[at] = slot;
         }
+    }
+}
+
+/// A table that is freed bit by bit: a hundred thousand records at once take milliseconds, and so does whoever next asks the allocator
+/// for memory, on whatever thread.
+#[derive(Debug)]
+pub struct Remains {
+    records: Vec<Record>,
+}
+
+impl Remains {
+    /// Frees so many records at most. True if that were all that were left.
+    pub fn free(&mut self, records_max: usize) -> bool {
+        self.records.truncate(self.records.len().saturating_sub(records_max));
+        self.records.is_empty()
     }
 }
 
@@ -186,6 +207,17 @@ mod tests {
                 assert_eq!(table.get(key.as_bytes()), model.get(key.as_bytes()));
             }
         }
+    }
+
+    #[test]
+    fn a_table_is_freed_bit_by_bit() {
+        let mut table = Table::default();
+        let value = Bytes::from(vec![1; 100]);
+        (0..10).for_each(|number: u8| table.set([number][..].into(), Some(value.clone())));
+        let mut remains = table.remains();
+        assert!(!remains.free(4) && !remains.free(4));
+        assert!(!value.is_unique(), "two are left");
+        assert!(remains.free(4) && value.is_unique());
     }
 
     #[test]

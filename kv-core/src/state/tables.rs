@@ -64,7 +64,7 @@ impl Tables {
         table
     }
 
-    pub(super) fn drop_frozen(&mut self, index: LogIndex) {
-        self.frozen.take_if(|(frozen, _)| *frozen == index);
+    pub(super) fn drop_frozen(&mut self, index: LogIndex) -> Option<FrozenTable> {
+        self.frozen.take_if(|(frozen, _)| *frozen == index).map(|(_, table)| table)
     }
 }

@@ -1,6 +1,6 @@
 //! A few nodes on one thread with a perfect network and disk.
 
-use std::{cell::RefCell, collections::BTreeMap, ops::Bound, rc::Rc};
+use std::{cell::RefCell, collections::BTreeMap, ops::Bound, rc::Rc, sync::Arc};
 
 use super::*;
 
@@ -53,6 +53,8 @@ pub(super) struct Cluster {
     pub(super) replies: BTreeMap<RequestId, Result<Answer, Error>>,
     pub(super) next: u64,
     pub(super) checkpoints: usize,
+    /// Tables given back to be freed.
+    pub(super) freed: usize,
     /// A node whose messages are lost, those to it as well.
     pub(super) silent: Option<NodeId>,
     /// A node that is never told to campaign, and when it should have been.
@@ -77,6 +79,7 @@ impl Cluster {
             replies: BTreeMap::new(),
             next: 0,
             checkpoints: 0,
+            freed: 0,
             silent: None,
             deaf: None,
             told_to_campaign: Vec::new(),
@@ -158,6 +161,10 @@ impl Cluster {
             }
             CheckpointJob::Confirmed { shard, replica, index, .. } => {
                 inputs.push(Input::Checkpoint(Box::new(CheckpointEvent::Confirmed { shard, replica, index })));
+            }
+            CheckpointJob::Free { table } => {
+                assert_eq!(Arc::strong_count(&table), 1, "a turn that lets go of the last of it would free it");
+                self.freed += 1;
             }
             CheckpointJob::Scrub { .. } => {}
             other => self.other_jobs.push(other),

@@ -301,7 +301,8 @@ impl Cluster {
                 }
                 _ => CheckpointEvent::StageFailed { replica, staging, reason: "not what was offered".to_owned() },
             },
-            CheckpointJob::Release { .. }
+            CheckpointJob::Free { .. }
+            | CheckpointJob::Release { .. }
             | CheckpointJob::Discard { .. }
             | CheckpointJob::Forget { .. }
             | CheckpointJob::Scrub { .. } => return,
