@@ -18,10 +18,11 @@ pub struct Settings {
     /// A checkpoint is made after this long with writes, even if nothing else asks for one.
     pub checkpoint_ticks: u64,
     /// A checkpoint is due once this share of `active_bytes_max` or `kept_bytes_max` is taken, in percent. The more, the more often a
-    /// key that is overwritten is written to files and read index once for several writes; the less, the more time there is
-    /// to write it before writes must wait.
+    /// key that is overwritten is written to files and read index once for several writes; the less, the sooner log and
+    /// memory are free again. Twelve shards with even loads should stay below `kept_node_bytes_max` and half of
+    /// `tables_bytes_max`, past which checkpoints are due whatever this says.
     pub checkpoint_percent: usize,
-    /// Active table of a shard; once it is this large, nothing else may keep it from being frozen for a checkpoint.
+    /// Active table of a shard; past it a checkpoint waits for a mark for a few ticks only.
     pub active_bytes_max: usize,
     /// Active and frozen tables of all shards of the node together; past it writes are refused and appends wait.
     pub tables_bytes_max: usize,
@@ -69,7 +70,7 @@ impl Default for Settings {
             hand_over_ticks: 200,
             hand_over_pause_ticks: 1_200,
             checkpoint_ticks: 1_200,
-            checkpoint_percent: 75,
+            checkpoint_percent: 65,
             active_bytes_max: 16 * MIB,
             tables_bytes_max: 256 * MIB,
             kept_bytes_max: 16 * MIB,

@@ -1,8 +1,9 @@
 //! The way of jobs from the loop to the checkpoint thread.
 //!
-//! All kinds but one are asked for one at a time: a replica waits for the answer before it wants the next. A slice of the scrub is asked
-//! for each second, whatever became of the last. While a disk hangs one of them waits here, and those that come meanwhile are
-//! dropped: each is for the next replica in turn, so that who is left out has its slice in a later round.
+//! All kinds but two are asked for one at a time: a replica waits for the answer before it wants the next. A table to be freed follows
+//! an answer. A slice of the scrub is asked for each second, whatever became of the last. While a disk hangs one of them waits here,
+//! and those that come meanwhile are dropped: each is for the next replica in turn, so that who is left out has its slice in a
+//! later round.
 //!
 //! *Left out*: what the thread has taken and not finished. It keeps one slice of the scrub at a time as well.
 

@@ -3,8 +3,8 @@
 //! Four lanes take turns: pieces for peers; what comes from peers; states being loaded and written; merges. Within a lane
 //! jobs run one after the other, in the order given, so that jobs of one replica never meet in its files, and a long merge
 //! holds up neither a checkpoint nor a stream. Beside them a slice of the scrub has its turn when there is nothing else to do, or
-//! after so many steps. A step handles some hundred records, or syncs one file, so that a simulated
-//! crash can fall between any two.
+//! after so many steps. Each step also frees a slice of a table that is in its tree and asked for no more. A step handles some
+//! hundred records, or syncs one file, so that a simulated crash can fall between any two.
 
 mod merges;
 

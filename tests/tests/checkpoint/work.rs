@@ -1,11 +1,15 @@
 //! How much one step does, and what a disk that fails or is full comes to.
 
+use std::sync::Arc;
+
+use bytes::Bytes;
 use kv_core::{
     checkpoint::{
         FILES_MAX, MERGE_FILES, SLICE_BYTES_MAX, SLICE_RECORDS_MAX,
         job::{CheckpointEvent, CheckpointJob},
     },
     points::{self, Point},
+    state::record::Table,
     types::{LogIndex, ReplicaId, ShardId},
 };
 
@@ -39,6 +43,31 @@ fn a_step_handles_no_more_than_a_slice() {
     let mut bench = Bench::on(bench.disk.fork(), kv_tests::disk::MemoryStore::default());
     let loaded = bench.load(history.index(3), None, None);
     assert_eq!(bench.check(&history, loaded), history.index(3));
+}
+
+#[test]
+fn a_table_is_freed_slice_by_slice_also_beside_other_work() {
+    let history = History::new(23, 1, 600, 700);
+    let value = Bytes::from(vec![7; 40]);
+    let freed = |bench: &mut Bench| {
+        let mut table = Table::with_seed(1);
+        (0..2 * SLICE_RECORDS_MAX as u64 + 1).for_each(|n| table.set(n.to_be_bytes()[..].into(), Some(value.clone())));
+        bench.worker.submit(CheckpointJob::Free { table: Arc::new(table) });
+        for _ in 0..2 {
+            assert!(!bench.worker.is_idle());
+            bench.step();
+            assert!(!value.is_unique());
+        }
+        bench.step();
+        assert!(value.is_unique());
+    };
+    let mut bench = Bench::found(&history);
+    freed(&mut bench);
+    assert!(bench.worker.is_idle());
+    bench.submit_write(&history, 1);
+    freed(&mut bench);
+    assert!(!bench.worker.is_idle(), "the checkpoint takes more steps than that");
+    assert!(matches!(bench.run()[..], [.., CheckpointEvent::Inserted { .. }]));
 }
 
 #[test]

@@ -184,7 +184,7 @@ fn draw_waiting(seed: u64) -> usize {
 /// When checkpoints are due: early, as by default, or hardly before writes must wait.
 fn draw_checkpoints(seed: u64) -> usize {
     let mut rng = Rng::with_seed(mix(seed, "checkpoints"));
-    [50, 75, 75, 90][rng.usize(..4)]
+    [50, 65, 65, 90][rng.usize(..4)]
 }
 
 /// In a third of all runs a disk is slow just when it writes an install, so that the next snapshot comes meanwhile.
