@@ -181,7 +181,7 @@ fn draw_waiting(seed: u64) -> usize {
     if rng.u32(..4) == 0 { rng.usize(2..=8) } else { Settings::default().waiting_requests_max }
 }
 
-/// When checkpoints are due: early, as by default, or hardly before writes must wait.
+/// When checkpoints are due: early, as by default, or hardly before they would no longer wait for a mark.
 fn draw_checkpoints(seed: u64) -> usize {
     let mut rng = Rng::with_seed(mix(seed, "checkpoints"));
     [50, 65, 65, 90][rng.usize(..4)]
