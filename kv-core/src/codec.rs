@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 
 /// Bytes that don't decode: what was expected where.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,12 +40,12 @@ pub fn put_u128(out: &mut Vec<u8>, value: u128) {
 }
 
 /// Appends a number in 1 to 10 bytes, 7 bits each, lowest first (LEB128).
-pub fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+pub fn put_varint(out: &mut impl Extend<u8>, mut value: u64) {
     while value >= 0x80 {
-        out.push(value as u8 | 0x80);
+        out.extend([value as u8 | 0x80]);
         value >>= 7;
     }
-    out.push(value as u8);
+    out.extend([value as u8]);
 }
 
 /// How many bytes [`put_varint`] appends.
@@ -93,6 +93,13 @@ impl Reader {
         let from = self.read;
         self.read += count;
         Ok(self.bytes.slice(from..self.read))
+    }
+
+    /// Takes all that is left, without making what is read already a part that has to be counted.
+    #[must_use]
+    pub fn rest(mut self) -> Bytes {
+        self.bytes.advance(self.read);
+        self.bytes
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], CodecError> {

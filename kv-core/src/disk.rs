@@ -183,6 +183,9 @@ impl fmt::Display for StoreError {
 
 impl std::error::Error for StoreError {}
 
+/// A key, and the value it gets or, without one, that it is removed.
+pub type Change<'a> = (&'a [u8], Option<&'a [u8]>);
+
 /// The read index: one ordered tree a replica. A cache that is rebuilt from files and log; nothing durable depends on it.
 ///
 /// Handles are shared: a clone sees the same trees. Writes are not atomic and need no sync. A tree exists only after
@@ -205,7 +208,7 @@ pub trait StateStore: Clone {
     ///
     /// # Errors
     /// If the tree does not exist or can't be written.
-    fn write(&self, tree: ReplicaId, changes: &[(Bytes, Option<Bytes>)]) -> Result<(), StoreError>;
+    fn write(&self, tree: ReplicaId, changes: &[Change<'_>]) -> Result<(), StoreError>;
 
     /// Makes the tree exist and be empty.
     ///

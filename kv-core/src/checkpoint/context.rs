@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
-
 use crate::{
     checkpoint::{
         base::MergeBounds,
@@ -62,9 +60,9 @@ impl Slice {
         self.records_max.saturating_sub(self.records)
     }
 
-    pub(super) fn count(&mut self, key: &[u8], value: Option<&Bytes>) {
+    pub(super) fn count(&mut self, key: &[u8], value: Option<&[u8]>) {
         self.records += 1;
-        self.bytes += key.len() + value.map_or(0, Bytes::len);
+        self.bytes += key.len() + value.map_or(0, <[u8]>::len);
     }
 
     pub(super) fn report(&self, step: &mut Step) {

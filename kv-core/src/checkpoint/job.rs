@@ -96,8 +96,8 @@ pub enum CheckpointJob {
         /// Its digest.
         digest: Digest,
     },
-    /// Frees a table whose records are in the tree, bit by bit: no turn should wait for it. Ends in nothing. At most one
-    /// follows each `Inserted`; what is left of it counts no more as memory of tables.
+    /// Frees a table whose records are in the tree: no turn should wait for it. Ends in nothing. At most one follows each
+    /// `Inserted`; it counts no more as memory of tables.
     Free {
         /// The table, which nobody else holds any more.
         table: FrozenTable,

@@ -261,12 +261,13 @@ impl LoadTask {
         }
         let open = reader.as_mut().expect("it was opened above");
         let mut slice = cx.slice();
-        let mut changes = Vec::new();
+        let mut records = Vec::new();
         while !slice.is_full() {
             let Some((key, value)) = open.advance(&mut cx.files)? else { break };
-            slice.count(&key, value.as_ref());
-            changes.push((key, value));
+            slice.count(&key, value.as_deref());
+            records.push((key, value));
         }
+        let changes: Vec<_> = records.iter().map(|(key, value)| (&key[..], value.as_deref())).collect();
         cx.store.write(replica, &changes)?;
         slice.report(step);
         if !slice.is_full() {
@@ -287,7 +288,7 @@ impl LoadTask {
         let mut slice = cx.slice();
         let mut live: Vec<(Bytes, Bytes)> = Vec::new();
         let is_end = merge.slice(&mut cx.files, &mut slice, &mut live)?;
-        let changes: Vec<_> = live.into_iter().map(|(key, value)| (key, Some(value))).collect();
+        let changes: Vec<_> = live.iter().map(|(key, value)| (&key[..], Some(&value[..]))).collect();
         cx.store.write(replica, &changes)?;
         slice.report(step);
         if is_end {

@@ -55,7 +55,7 @@ impl Merge {
     ) -> Result<bool, Damaged> {
         while !slice.is_full() {
             let Some((key, value)) = self.next(files)? else { return Ok(true) };
-            slice.count(&key, value.as_ref());
+            slice.count(&key, value.as_deref());
             if let Some(value) = &value {
                 self.sum.add(&key, value);
             }

@@ -12,7 +12,6 @@
 
 use std::collections::VecDeque;
 
-use bytes::Bytes;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::{
@@ -23,7 +22,7 @@ use crate::{
         reader::Damaged,
         tree::Scan,
     },
-    disk::{FileDisk, StateStore, StoreError},
+    disk::{Change, FileDisk, StateStore, StoreError},
     types::ReplicaId,
 };
 
@@ -109,12 +108,12 @@ impl Scrub {
         &mut self,
         store: &S,
         replica: ReplicaId,
-        changes: &[(Bytes, Option<Bytes>)],
+        changes: &[Change<'_>],
     ) -> Result<(), StoreError> {
         for (key, value) in changes {
             if self.tree.has_passed(key) {
                 let old = store.get(replica, key)?;
-                self.tree.replace(key, old.as_deref(), value.as_deref());
+                self.tree.replace(key, old.as_deref(), *value);
             }
         }
         Ok(())

@@ -18,7 +18,7 @@ use crate::{
 pub(super) fn mark_tree<S: StateStore>(store: &S, replica: ReplicaId, index: LogIndex) -> Result<(), StoreError> {
     let mut value = Vec::new();
     put_varint(&mut value, index.0);
-    store.write(replica, &[(Bytes::from_static(TREE_MARK), Some(value.into()))])
+    store.write(replica, &[(TREE_MARK, Some(&value))])
 }
 
 /// What the tree says that it has; `None` if it says nothing that makes sense.

@@ -3,15 +3,13 @@
 //! Four lanes take turns: pieces for peers; what comes from peers; states being loaded and written; merges. Within a lane
 //! jobs run one after the other, in the order given, so that jobs of one replica never meet in its files, and a long merge
 //! holds up neither a checkpoint nor a stream. Beside them a slice of the scrub has its turn when there is nothing else to do, or
-//! after so many steps. Each step also frees a slice of a table that is in its tree and asked for no more. A step handles some
-//! hundred records, or syncs one file, so that a simulated crash can fall between any two.
+//! after so many steps. A step handles some hundred records, or syncs one file, so that a simulated crash can fall between any two.
 
 mod merges;
 
 use std::{
     collections::{BTreeMap, VecDeque},
     fmt,
-    sync::Arc,
 };
 
 use crate::{
@@ -30,7 +28,6 @@ use crate::{
     },
     disk::{DiskError, DiskErrorKind, FileDisk, StateStore},
     log::record::StagingId,
-    state::record::{Remains, Table},
     types::{Digest, LogIndex, ReplicaId, ShardId},
 };
 
@@ -52,8 +49,6 @@ pub struct Worker<F, S> {
     scrub: Option<(ShardId, ReplicaId)>,
     /// Steps that it has waited for.
     scrub_waited: u32,
-    /// Tables that are in their trees. Each step frees as many records as it may handle, so that what checkpoints freed never piles up.
-    remains: VecDeque<Remains>,
     /// The disk failed: nothing is done any more.
     is_stopped: bool,
 }
@@ -101,7 +96,6 @@ impl<F: FileDisk, S: StateStore> Worker<F, S> {
             turn: 0,
             scrub: None,
             scrub_waited: 0,
-            remains: VecDeque::new(),
             is_stopped: false,
         }
     }
@@ -135,12 +129,8 @@ impl<F: FileDisk, S: StateStore> Worker<F, S> {
                 self.scrub.get_or_insert((*shard, *replica));
                 return;
             }
-            CheckpointJob::Free { .. } => {
-                let CheckpointJob::Free { table } = job else { return };
-                // Who else holds it frees it.
-                self.remains.extend(Arc::into_inner(table).map(Table::remains));
-                return;
-            }
+            // It is dropped with the job: here and not where it came from, since that takes a while.
+            CheckpointJob::Free { .. } => return,
             CheckpointJob::Load { .. } | CheckpointJob::Write { .. } | CheckpointJob::Forget { .. } => {
                 &mut self.state_jobs
             }
@@ -180,16 +170,9 @@ impl<F: FileDisk, S: StateStore> Worker<F, S> {
             } else {
                 self.scrub(&mut step);
             }
-            self.free();
         }
         step.idle = self.is_idle();
         step
-    }
-
-    fn free(&mut self) {
-        if self.remains.front_mut().is_some_and(|oldest| oldest.free(self.cx.slice_records_max)) {
-            self.remains.pop_front();
-        }
     }
 
     /// Whether nothing is left to do until the next job.
@@ -202,8 +185,7 @@ impl<F: FileDisk, S: StateStore> Worker<F, S> {
             || self.state.is_some()
             || !self.merges.is_empty()
             || self.merge.is_some()
-            || self.scrub.is_some()
-            || !self.remains.is_empty();
+            || self.scrub.is_some();
         self.is_stopped || !has_work
     }
 

@@ -7,8 +7,6 @@
 
 use std::collections::VecDeque;
 
-use bytes::Bytes;
-
 use crate::{
     checkpoint::{
         chain::{ChainFile, set_directory, sync_names},
@@ -22,7 +20,7 @@ use crate::{
     disk::{DiskError, DiskErrorKind, FileDisk, StateStore},
     state::{
         digest::RecordSum,
-        record::{Footer, FrozenTable, StateHeader},
+        record::{Footer, FrozenTable, Place, StateHeader},
     },
     types::{ReplicaId, ShardId},
 };
@@ -31,8 +29,8 @@ pub(super) struct WriteTask {
     shard: ShardId,
     replica: ReplicaId,
     table: FrozenTable,
-    /// Its records' numbers in the order of their keys; made when the checkpoint begins.
-    order: Vec<u32>,
+    /// Where its records are, in the order of their keys; made when the checkpoint begins.
+    order: Vec<Place>,
     header: StateHeader,
     phase: Phase,
 }
@@ -131,12 +129,12 @@ impl WriteTask {
         let is_base = cx.replicas.get(&self.replica).is_some_and(|known| known.files.is_empty());
         let mut slice = cx.slice();
         let mut is_end = true;
-        for number in &self.order[*done..] {
+        for place in &self.order[*done..] {
             if slice.is_full() {
                 is_end = false;
                 break;
             }
-            let (key, value) = self.table.record(*number);
+            let (key, value) = self.table.record(*place);
             if let Some(old) = cx.store.get(self.replica, key)? {
                 sum.subtract(key, &old);
             }
@@ -144,9 +142,9 @@ impl WriteTask {
                 sum.add(key, value);
             }
             if value.is_some() || !is_base {
-                writer.push(key, value.as_deref());
+                writer.push(key, value);
             }
-            slice.count(key, value.as_ref());
+            slice.count(key, value);
             *done += 1;
         }
         writer.flush(&mut cx.files)?;
@@ -175,13 +173,13 @@ impl WriteTask {
         let Phase::Insert { done } = &mut self.phase else { return Ok(Progress::Done) };
         let mut slice = cx.slice();
         let mut changes = Vec::new();
-        for number in &self.order[*done..] {
+        for place in &self.order[*done..] {
             if slice.is_full() {
                 break;
             }
-            let (key, value) = self.table.record(*number);
-            slice.count(key, value.as_ref());
-            changes.push((Bytes::copy_from_slice(key), value.clone()));
+            let (key, value) = self.table.record(*place);
+            slice.count(key, value);
+            changes.push((key, value));
         }
         slice.report(step);
         if !changes.is_empty() {
@@ -265,7 +263,7 @@ impl ClosingFile {
         let mut slice = Slice::default();
         while !slice.is_full() {
             let Some((key, value)) = reader.advance(files)? else { break };
-            slice.count(&key, value.as_ref());
+            slice.count(&key, value.as_deref());
         }
         slice.report(step);
         Ok(!slice.is_full() && reader.head().is_none())

@@ -6,7 +6,7 @@ use crate::{
     shard_map::NodeDescription,
     state::{
         ShardState,
-        codec::{decode_entry, encode_entry, entry_key, node_key},
+        codec::{decode_entry, entry_key, entry_parts, node_key},
         sessions::{LastApplied, Remembered},
         tables::Tree,
     },
@@ -86,12 +86,13 @@ impl ShardState {
         let revision = match &write.action {
             Action::Put(value) => {
                 let revision = self.next_revision();
-                self.tables.active.set(key, Some(encode_entry(revision, value)));
+                let (head, rest) = entry_parts(revision, value);
+                self.tables.active.set_joined(&key, Some([&head, rest]));
                 revision
             }
             Action::Delete if old.is_none() => Revision(0),
             Action::Delete => {
-                self.tables.active.set(key, None);
+                self.tables.active.set(&key, None);
                 self.next_revision()
             }
         };
@@ -116,7 +117,7 @@ impl ShardState {
             self.next_revision();
             let mut record = Vec::with_capacity(64 + node.text_bytes());
             node.encode(&mut record);
-            self.tables.active.set(node_key(node.node), Some(record.into()));
+            self.tables.active.set(&node_key(node.node), Some(&record));
             self.nodes.insert(node.node, node.clone());
         }
         CommandOutcome::NodeDescribed

@@ -4,9 +4,10 @@
 //! size (which decides evictions, hence must be the same everywhere) is a sum and not a measurement.
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use crate::{
-    codec::{CodecError, Reader, put_u8, put_u32, put_u64, put_u128, put_varint, varint_bytes},
+    codec::{CodecError, Reader, put_u8, put_u32, put_u64, put_u128, put_varint},
     command::Previous,
     configuration::Configuration,
     sequences::SequenceMap,
@@ -72,11 +73,15 @@ fn numbered_key(space: u8, number: u64) -> RecordKey {
 /// Encodes what a key holds.
 #[must_use]
 pub fn encode_entry(revision: Revision, value: &Value) -> Bytes {
-    // Exactly so much: with room to spare it would take a second allocation to share it.
-    let mut out = Vec::with_capacity(varint_bytes(revision.0) + value.as_bytes().len());
-    put_varint(&mut out, revision.0);
-    out.extend_from_slice(value.as_bytes());
-    out.into()
+    let (head, value) = entry_parts(revision, value);
+    [&head[..], value].concat().into()
+}
+
+/// The same in two parts, of which the second is the value.
+pub(super) fn entry_parts(revision: Revision, value: &Value) -> (SmallVec<[u8; 10]>, &[u8]) {
+    let mut head = SmallVec::new();
+    put_varint(&mut head, revision.0);
+    (head, value.as_bytes())
 }
 
 /// Decodes what [`encode_entry`] wrote; the value is a slice of it.
@@ -86,8 +91,7 @@ pub fn encode_entry(revision: Revision, value: &Value) -> Bytes {
 pub fn decode_entry(bytes: Bytes) -> Result<Entry, CodecError> {
     let mut reader = Reader::new(bytes);
     let revision = Revision(reader.varint()?);
-    let value = reader.take(reader.remaining())?;
-    let value = Value::new(value).map_err(|_| CodecError("a value within bounds"))?;
+    let value = Value::new(reader.rest()).map_err(|_| CodecError("a value within bounds"))?;
     Ok(Entry { revision, value })
 }
 

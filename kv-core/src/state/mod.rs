@@ -11,6 +11,7 @@
 //! Left out: who may apply what and when (the replica), files (the checkpoint worker).
 
 mod apply;
+mod arena;
 pub mod codec;
 pub mod digest;
 pub mod record;
@@ -238,7 +239,7 @@ impl ShardState {
     pub fn freeze(&mut self) -> (FrozenTable, StateHeader) {
         for (key, record) in self.sessions.take_changes() {
             if !mutant!("B24") {
-                self.tables.active.set(key, record);
+                self.tables.active.set(&key, record.as_deref());
             }
         }
         #[cfg(kv_mutants)]
@@ -248,7 +249,7 @@ impl ShardState {
             let whole = std::mem::take(&mut self.tables.active);
             let forgotten = whole.sorted().map(|(key, _)| key).find(is_entry);
             for (key, value) in whole.sorted().filter(|(key, _)| Some(*key) != forgotten) {
-                self.tables.active.set(key.into(), value.clone());
+                self.tables.active.set(key, value);
             }
         }
         self.changed = false;
@@ -268,20 +269,19 @@ impl ShardState {
     /// the last revision. For the simulator alone: nothing else may call it.
     #[doc(hidden)]
     pub fn damage(&mut self, random: u64) {
-        let is_entry = |key: &[u8]| key.first() == Some(&record::SPACE_ENTRIES);
-        let mut entries = self.tables.active.sorted_mut();
-        entries.retain(|record| is_entry(&record.0) && record.1.is_some());
-        let count = entries.len() as u64;
-        let picked = if count == 0 { None } else { entries.get_mut(usize::try_from(random % count).unwrap_or(0)) };
-        match picked.and_then(|record| record.1.as_mut()) {
-            Some(value) if !value.is_empty() => {
-                let mut bytes = value.to_vec();
-                let last = bytes.len() - 1;
-                bytes[last] ^= 1 << (random >> 32 & 7);
-                *value = bytes.into();
-            }
-            _ => self.header.revision = self.header.revision.next(),
-        }
+        let table = &mut self.tables.active;
+        let is_entry = |(key, value): &(&[u8], Option<&[u8]>)| {
+            key.first() == Some(&record::SPACE_ENTRIES) && value.is_some_and(|value| !value.is_empty())
+        };
+        let entries: Vec<_> = table.sorted().filter(is_entry).collect();
+        let picked = random.checked_rem(entries.len() as u64).and_then(|at| entries.get(usize::try_from(at).ok()?));
+        let Some((key, Some(value))) = picked else {
+            self.header.revision = self.header.revision.next();
+            return;
+        };
+        let (key, mut damaged) = (key.to_vec(), value.to_vec());
+        *damaged.last_mut().expect("only what is not empty was picked") ^= 1 << (random >> 32 & 7);
+        table.set(&key, Some(&damaged));
     }
 
     /// The cluster's nodes as the meta shard records them.

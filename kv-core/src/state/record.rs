@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-pub use super::table::{Remains, Table};
+pub use super::{arena::Place, table::Table};
 use crate::{
     configuration::Configuration,
     shard_map,
@@ -31,7 +31,7 @@ pub const SPACE_SESSIONS: u8 = b's';
 /// trusted for nothing else.
 pub const TREE_MARK: &[u8] = &[0];
 
-/// A record's key. One of a user's key of up to 23 bytes stands in its table itself: to compare it takes no walk through memory.
+/// A record's key. One of a user's key of up to 23 bytes is made without an allocation.
 pub type RecordKey = SmallVec<[u8; 24]>;
 
 /// A table that takes no more writes, shared between the turn and the checkpoint thread.

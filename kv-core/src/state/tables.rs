@@ -49,10 +49,10 @@ impl Tables {
 
     pub(super) fn get<S: StateStore>(&self, tree: &Tree<'_, S>, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         if let Some(record) = self.active.get(key) {
-            return Ok(record.clone());
+            return Ok(record);
         }
         if let Some(record) = self.frozen.as_ref().and_then(|(_, table)| table.get(key)) {
-            return Ok(record.clone());
+            return Ok(record);
         }
         tree.get(key)
     }

@@ -25,9 +25,9 @@ impl ShardState {
     pub fn digest_of_all<S: StateStore>(&self, tree: &Tree<'_, S>) -> Result<Digest, StoreError> {
         let mut changed: BTreeMap<RecordKey, Option<Bytes>> = BTreeMap::new();
         if let Some((_, frozen)) = &self.tables.frozen {
-            changed.extend(frozen.sorted().map(|(key, value)| (key.into(), value.clone())));
+            changed.extend(frozen.sorted().map(copied));
         }
-        changed.extend(self.tables.active.sorted().map(|(key, value)| (key.into(), value.clone())));
+        changed.extend(self.tables.active.sorted().map(copied));
         changed.extend(self.sessions.clone().take_changes());
         let mut sum = RecordSum::default();
         let mut from = Bytes::new();
@@ -48,4 +48,8 @@ impl ShardState {
         }
         Ok(sum.digest(self.header()))
     }
+}
+
+fn copied((key, value): (&[u8], Option<&[u8]>)) -> (RecordKey, Option<Bytes>) {
+    (key.into(), value.map(Bytes::copy_from_slice))
 }

@@ -13,7 +13,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use kv_core::{disk::StateStore, types::ReplicaId};
 use kv_server::disk::{Engine, IndexStore};
 use stores::FjallStore;
@@ -123,14 +122,15 @@ fn measure<S: StateStore>(name: &str, load: Load, records: u64, path: &Path, sto
 
 fn write<S: StateStore>(store: &S, tree: ReplicaId, keys: &[u64], random: &mut fastrand::Rng) {
     for slice in keys.chunks(SLICE_RECORDS) {
-        let changes: Vec<_> = slice
+        let records: Vec<_> = slice
             .iter()
             .map(|key| {
                 let mut value = vec![0; VALUE_BYTES];
                 random.fill(&mut value);
-                (Bytes::from(format!("kbench/{key:010}")), Some(Bytes::from(value)))
+                (format!("kbench/{key:010}"), value)
             })
             .collect();
+        let changes: Vec<_> = records.iter().map(|(key, value)| (key.as_bytes(), Some(&value[..]))).collect();
         for (key, _) in &changes {
             std::hint::black_box(store.get(tree, key).expect("a record can be read"));
         }

@@ -5,7 +5,7 @@ use std::{fmt::Display, ops::Bound, path::Path};
 use bytes::Bytes;
 use fjall::{Database as Fjall, Keyspace, KeyspaceCreateOptions};
 use kv_core::{
-    disk::{StateStore, StoreError},
+    disk::{Change, StateStore, StoreError},
     types::ReplicaId,
 };
 
@@ -50,12 +50,12 @@ impl StateStore for FjallStore {
         records.map(copy).collect()
     }
 
-    fn write(&self, tree: ReplicaId, changes: &[(Bytes, Option<Bytes>)]) -> Result<(), StoreError> {
+    fn write(&self, tree: ReplicaId, changes: &[Change<'_>]) -> Result<(), StoreError> {
         let keyspace = self.keyspace(tree)?;
         for (key, value) in changes {
             match value {
-                Some(value) => keyspace.insert(&key[..], &value[..]),
-                None => keyspace.remove(&key[..]),
+                Some(value) => keyspace.insert(*key, *value),
+                None => keyspace.remove(*key),
             }
             .map_err(failed)?;
         }

@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use kv_core::{
-    disk::{StateStore, StoreError},
+    disk::{Change, StateStore, StoreError},
     types::ReplicaId,
 };
 
@@ -171,17 +171,18 @@ impl StateStore for MemoryStore {
         Ok(records.take(count_max).map(|(key, value)| (key.clone(), value.clone())).collect())
     }
 
-    fn write(&self, tree: ReplicaId, changes: &[(Bytes, Option<Bytes>)]) -> Result<(), StoreError> {
+    fn write(&self, tree: ReplicaId, changes: &[Change<'_>]) -> Result<(), StoreError> {
         let mut inner = self.inner.borrow_mut();
         inner.records_written += changes.len() as u64;
         let records = inner.trees.get_mut(&tree).ok_or_else(|| missing(tree))?;
         let mut before = Vec::new();
         for (key, value) in changes {
+            let key = Bytes::copy_from_slice(key);
             let old = match value {
-                Some(value) => records.insert(key.clone(), value.clone()),
-                None => records.remove(key),
+                Some(value) => records.insert(key.clone(), Bytes::copy_from_slice(value)),
+                None => records.remove(&key),
             };
-            before.push((key.clone(), old));
+            before.push((key, old));
         }
         inner.note(|| Undo::Records(tree, before));
         Ok(())
@@ -215,11 +216,12 @@ mod tests {
         let (store, tree) = (MemoryStore::default(), ReplicaId(1));
         store.keep_journal();
         store.reset(tree).unwrap();
-        let key = |at: u8| Bytes::copy_from_slice(&[at % 5]);
+        let key = |at: u8| [at % 5];
         let mut seen = vec![store.fork().range(tree, &[], 9).unwrap()];
         for at in 0..40 {
-            let value = (at % 3 > 0).then(|| Bytes::copy_from_slice(&[at]));
-            store.write(tree, &[(key(at), value.clone()), (key(at + 1), value)]).unwrap();
+            let value = [at];
+            let value = (at % 3 > 0).then_some(&value[..]);
+            store.write(tree, &[(&key(at), value), (&key(at + 1), value)]).unwrap();
             if at == 20 {
                 // It counts as a write of its own.
                 store.reset(tree).unwrap();

@@ -46,13 +46,13 @@ impl History {
                 // The first is always a change, so that no two states are equal.
                 let value = (change == 0 || random.u8(0..4) > 0).then(|| {
                     let length = random.usize(0..=value_bytes_max);
-                    std::iter::repeat_with(|| random.u8(..)).take(length).collect::<Bytes>()
+                    std::iter::repeat_with(|| random.u8(..)).take(length).collect::<Vec<u8>>()
                 });
-                table.set(key, value);
+                table.set(&key, value.as_deref());
             }
             for (key, value) in table.sorted() {
                 match value {
-                    Some(value) => records.insert(Bytes::copy_from_slice(key), value.clone()),
+                    Some(value) => records.insert(Bytes::copy_from_slice(key), Bytes::copy_from_slice(value)),
                     None => records.remove(key),
                 };
             }

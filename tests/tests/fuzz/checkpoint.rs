@@ -15,7 +15,7 @@ use kv_core::{
     },
     codec::Reader,
     configuration::Configuration,
-    disk::{DiskError, DiskErrorKind, FileDisk, StateStore, StoreError},
+    disk::{Change, DiskError, DiskErrorKind, FileDisk, StateStore, StoreError},
     log::record::StagingId,
     state::{
         ShardState,
@@ -115,12 +115,10 @@ impl StateStore for Uncounted {
         self.0.range(tree, from, count_max)
     }
 
-    fn write(&self, tree: ReplicaId, changes: &[(Bytes, Option<Bytes>)]) -> Result<(), StoreError> {
+    fn write(&self, tree: ReplicaId, changes: &[Change<'_>]) -> Result<(), StoreError> {
         let mut result = Ok(());
         allocation_counter::opt_out(|| {
-            let copy = |bytes: &Bytes| Bytes::copy_from_slice(bytes);
-            let changes: Vec<_> = changes.iter().map(|(key, value)| (copy(key), value.as_ref().map(copy))).collect();
-            result = self.0.write(tree, &changes);
+            result = self.0.write(tree, changes);
         });
         result
     }
@@ -169,9 +167,9 @@ fn seeds() -> Vec<Vec<u8>> {
         for key in 0..4 {
             let value = (key + number) % 4 != 0;
             let key = entry_key(&Key::new(format!("key{key}")).unwrap());
-            table.set(key, value.then(|| Bytes::from(vec![1; 5 * number as usize])));
+            table.set(&key, value.then_some(&vec![1; 5 * number as usize]));
         }
-        table.set(session_key(SessionId(number)), Some(session.clone().into()));
+        table.set(&session_key(SessionId(number)), Some(&session));
         let header = header(10 * number);
         worker.submit(CheckpointJob::Write { shard, replica, table: Arc::new(table), header });
         assert!(matches!(run(&mut worker)[..], [CheckpointEvent::Durable { .. }, CheckpointEvent::Inserted { .. }]));

@@ -22,13 +22,13 @@ impl StateStore for Memory {
         Ok(tree.range(range).take(count_max).map(|(key, value)| (key.clone(), value.clone())).collect())
     }
 
-    fn write(&self, tree: ReplicaId, changes: &[(Bytes, Option<Bytes>)]) -> Result<(), StoreError> {
+    fn write(&self, tree: ReplicaId, changes: &[crate::disk::Change<'_>]) -> Result<(), StoreError> {
         let mut trees = self.0.borrow_mut();
         let tree = trees.get_mut(&tree).ok_or_else(|| StoreError("no tree".into()))?;
         for (key, value) in changes {
             match value {
-                Some(value) => tree.insert(key.clone(), value.clone()),
-                None => tree.remove(key),
+                Some(value) => tree.insert(Bytes::copy_from_slice(key), Bytes::copy_from_slice(value)),
+                None => tree.remove(&key[..]),
             };
         }
         Ok(())
@@ -151,9 +151,7 @@ impl Cluster {
             }
             CheckpointJob::Write { shard, replica, table, header } => {
                 self.checkpoints += 1;
-                let changes: Vec<_> =
-                    table.sorted().map(|(key, value)| (Bytes::copy_from_slice(key), value.clone())).collect();
-                store.write(replica, &changes).unwrap();
+                store.write(replica, &table.sorted().collect::<Vec<_>>()).unwrap();
                 let StateHeader { index, .. } = header;
                 let footer = Footer { header, digest: Digest(1) };
                 inputs.push(Input::Checkpoint(Box::new(CheckpointEvent::Durable { shard, replica, footer })));

@@ -41,12 +41,12 @@ impl StateStore for Store {
         Ok(records.range(from..).take(count_max).map(|(key, value)| (key.clone(), value.clone())).collect())
     }
 
-    fn write(&self, _: ReplicaId, changes: &[(Bytes, Option<Bytes>)]) -> Result<(), StoreError> {
+    fn write(&self, _: ReplicaId, changes: &[crate::disk::Change<'_>]) -> Result<(), StoreError> {
         let mut records = self.0.borrow_mut();
         for (key, value) in changes {
             match value {
-                Some(value) => records.insert(Bytes::copy_from_slice(key), value.clone()),
-                None => records.remove(key),
+                Some(value) => records.insert(Bytes::copy_from_slice(key), Bytes::copy_from_slice(value)),
+                None => records.remove(&key[..]),
             };
         }
         Ok(())
@@ -130,9 +130,7 @@ impl Replica {
 
     fn insert(&mut self) {
         if let Some((table, header)) = self.frozen.take() {
-            let changes: Vec<_> =
-                table.sorted().map(|(key, value)| (Bytes::copy_from_slice(key), value.clone())).collect();
-            self.store.write(REPLICA, &changes).unwrap();
+            self.store.write(REPLICA, &table.sorted().collect::<Vec<_>>()).unwrap();
             self.state.drop_frozen(header.index);
             self.inserted = header;
         }
@@ -158,13 +156,13 @@ impl Replica {
         let mut state = self.state.clone();
         let mut changes = Table::default();
         for (key, record) in state.sessions.take_changes() {
-            changes.set(key, record);
+            changes.set(&key, record.as_deref());
         }
         let frozen = self.frozen.as_ref().map(|(table, _)| &**table);
         for table in frozen.into_iter().chain([&self.state.tables.active, &changes]) {
             for (key, value) in table.sorted() {
                 match value {
-                    Some(value) => records.insert(Bytes::copy_from_slice(key), value.clone()),
+                    Some(value) => records.insert(Bytes::copy_from_slice(key), Bytes::copy_from_slice(value)),
                     None => records.remove(key),
                 };
             }

@@ -112,13 +112,14 @@ fn tables_count_their_bytes_and_know_when_they_changed() {
     let mut replica = Replica::new(Some(WHOLE));
     assert!(!replica.state.is_changed());
     replica.apply(Term(1), &[Command::Write(put(0, b"1234"))]);
-    assert_eq!(replica.state.active_bytes(), 2 + 1 + 4);
+    let bytes = replica.state.active_bytes();
+    assert!((2 + 1 + 4..32).contains(&bytes), "{bytes}");
     replica.apply(Term(1), &[Command::Write(put(0, b"12"))]);
-    assert_eq!(replica.state.active_bytes(), 2 + 1 + 2);
+    assert_eq!(replica.state.active_bytes(), bytes, "it takes the place of the one before");
     assert!(replica.state.is_changed());
     replica.freeze();
     assert!(!replica.state.is_changed());
-    assert_eq!((replica.state.active_bytes(), replica.state.frozen_bytes()), (0, 5));
+    assert_eq!((replica.state.active_bytes(), replica.state.frozen_bytes()), (0, bytes));
     replica.state.drop_frozen(LogIndex(1));
     assert!(replica.state.has_frozen(), "only the table of that index is let go");
     assert_eq!(replica.get(&key(0)).unwrap().value, value(b"12"), "read from the frozen table");
@@ -141,9 +142,7 @@ fn records_that_do_not_decode_are_refused() {
     node(2, "a:1").encode(&mut other);
     assert!(bad(Vec::new(), vec![(Bytes::copy_from_slice(&node_key(NodeId(1))), other.into())]));
     let store = Store::default();
-    store
-        .write(REPLICA, &[(Bytes::copy_from_slice(&entry_key(&key(0))), Some(Bytes::from_static(&[0xff; 12])))])
-        .unwrap();
+    store.write(REPLICA, &[(&entry_key(&key(0)), Some(&[0xff; 12]))]).unwrap();
     let replica = Replica { store, ..Replica::new(Some(WHOLE)) };
     assert!(replica.state.get(&Tree::new(&replica.store, REPLICA), &key(0)).is_err());
 }

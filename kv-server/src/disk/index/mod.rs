@@ -19,7 +19,7 @@ use std::{
 
 use bytes::Bytes;
 use kv_core::{
-    disk::{StateStore, StoreError},
+    disk::{Change, StateStore, StoreError},
     types::ReplicaId,
 };
 
@@ -72,7 +72,7 @@ impl fmt::Display for Engine {
 trait Database: Send + Sync {
     fn get(&self, tree: ReplicaId, key: &[u8]) -> Result<Option<Bytes>, Problem>;
     fn range(&self, tree: ReplicaId, from: &[u8], count_max: usize) -> Result<Vec<(Bytes, Bytes)>, Problem>;
-    fn write(&self, tree: ReplicaId, changes: &[(Bytes, Option<Bytes>)]) -> Result<(), Problem>;
+    fn write(&self, tree: ReplicaId, changes: &[Change<'_>]) -> Result<(), Problem>;
     fn reset(&mut self, tree: ReplicaId) -> Result<(), Problem>;
     fn remove(&mut self, tree: ReplicaId) -> Result<(), Problem>;
 }
@@ -206,7 +206,7 @@ impl StateStore for IndexStore {
         self.on_tree(tree, |database| database.range(tree, from, count_max))
     }
 
-    fn write(&self, tree: ReplicaId, changes: &[(Bytes, Option<Bytes>)]) -> Result<(), StoreError> {
+    fn write(&self, tree: ReplicaId, changes: &[Change<'_>]) -> Result<(), StoreError> {
         self.on_tree(tree, |database| database.write(tree, changes))
     }
 

@@ -7,7 +7,7 @@
 use std::{collections::BTreeSet, fs, path::Path};
 
 use bytes::Bytes;
-use kv_core::types::ReplicaId;
+use kv_core::{disk::Change, types::ReplicaId};
 use redb::{Durability, ReadableDatabase, TableDefinition, TableHandle, WriteTransaction};
 
 use super::{CACHE_BYTES, Database, Problem, tree_name, tree_replica};
@@ -65,14 +65,14 @@ impl Database for RedbEngine {
             .collect()
     }
 
-    fn write(&self, tree: ReplicaId, changes: &[(Bytes, Option<Bytes>)]) -> Result<(), Problem> {
+    fn write(&self, tree: ReplicaId, changes: &[Change<'_>]) -> Result<(), Problem> {
         self.check(tree)?;
         self.update(|transaction| {
             let mut records = transaction.open_table(table(&tree_name(tree)))?;
             for (key, value) in changes {
                 match value {
-                    Some(value) => records.insert(&key[..], &value[..])?,
-                    None => records.remove(&key[..])?,
+                    Some(value) => records.insert(*key, *value)?,
+                    None => records.remove(*key)?,
                 };
             }
             Ok(())

@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, path::Path};
 
 use bytes::Bytes;
-use kv_core::types::ReplicaId;
+use kv_core::{disk::Change, types::ReplicaId};
 
 use super::{CACHE_BYTES, Database, Problem, tree_name, tree_replica};
 
@@ -48,11 +48,11 @@ impl Database for SledEngine {
             .collect()
     }
 
-    fn write(&self, tree: ReplicaId, changes: &[(Bytes, Option<Bytes>)]) -> Result<(), Problem> {
+    fn write(&self, tree: ReplicaId, changes: &[Change<'_>]) -> Result<(), Problem> {
         let tree = self.tree(tree)?;
         for (key, value) in changes {
             match value {
-                Some(value) => tree.insert(key, &value[..])?,
+                Some(value) => tree.insert(key, *value)?,
                 None => tree.remove(key)?,
             };
         }

@@ -12,8 +12,7 @@ fn record(key: &str, value: &str) -> (Bytes, Bytes) {
 fn filled(root: &Path, engine: Engine) -> IndexStore {
     let store = IndexStore::open(root, engine);
     store.reset(TREE).unwrap();
-    let changes: Vec<_> = ["a", "b", "c"].map(|key| record(key, "1")).map(|(key, value)| (key, Some(value))).into();
-    store.write(TREE, &changes).unwrap();
+    store.write(TREE, &[b"a", b"b", b"c"].map(|key| (&key[..], Some(&b"1"[..])))).unwrap();
     store
 }
 
@@ -22,7 +21,7 @@ fn records_are_inserted_removed_and_read_in_order() {
     for engine in ENGINES {
         let directory = tempfile::tempdir().unwrap();
         let store = filled(directory.path(), engine);
-        store.write(TREE, &[(Bytes::from("b"), None), (Bytes::from("d"), Some(Bytes::from("2")))]).unwrap();
+        store.write(TREE, &[(b"b", None), (b"d", Some(b"2"))]).unwrap();
         assert_eq!(store.get(TREE, b"a").unwrap(), Some(Bytes::from("1")));
         assert_eq!(store.get(TREE, b"b").unwrap(), None);
         assert_eq!(store.range(TREE, b"b", 2).unwrap(), [record("c", "1"), record("d", "2")]);
@@ -76,7 +75,7 @@ fn what_redb_did_not_sync_is_an_error_or_older_and_never_a_miss() {
     assert!(copy(&store).get(TREE, b"a").is_err(), "the tree is lost, not empty");
     drop(store);
     let store = IndexStore::open(directory.path(), Engine::Redb);
-    store.write(TREE, &[(Bytes::from("a"), Some(Bytes::from("2")))]).unwrap();
+    store.write(TREE, &[(b"a", Some(b"2"))]).unwrap();
     let after = copy(&store);
     assert_eq!(after.get(TREE, b"a").unwrap(), Some(Bytes::from("1")), "as it was when it was closed");
     assert_eq!(after.range(TREE, b"", 9).unwrap().len(), 3);

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use kv_core::{
-    disk::{StateStore, StoreError},
+    disk::{Change, StateStore, StoreError},
     types::ReplicaId,
 };
 
@@ -18,7 +18,7 @@ impl StateStore for Empty {
         Ok(Vec::new())
     }
 
-    fn write(&self, _tree: ReplicaId, _changes: &[(Bytes, Option<Bytes>)]) -> Result<(), StoreError> {
+    fn write(&self, _tree: ReplicaId, _changes: &[Change<'_>]) -> Result<(), StoreError> {
         Ok(())
     }
 

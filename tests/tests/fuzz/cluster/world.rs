@@ -268,9 +268,7 @@ impl Cluster {
                 CheckpointEvent::LoadFailed { shard, replica, reason: "there are no files".to_owned() }
             }
             CheckpointJob::Write { shard, replica, table, header } => {
-                let changes: Vec<_> =
-                    table.sorted().map(|(key, value)| (Bytes::copy_from_slice(key), value.clone())).collect();
-                store.write(replica, &changes).unwrap();
+                store.write(replica, &table.sorted().collect::<Vec<_>>()).unwrap();
                 let StateHeader { index, .. } = header;
                 let footer = Footer { header, digest: Digest(1) };
                 self.give(node, Input::Checkpoint(Box::new(CheckpointEvent::Durable { shard, replica, footer })));
