@@ -2,8 +2,9 @@
 //!
 //! A record with an allocation of its own costs one for every write, another to free what it replaces, and, when a table is done
 //! with, a hundred thousand of them at once. Here a value takes the place of the one before where it fits, and a table is freed
-//! piece by piece. What does not fit is written anew at the end; the place it had is lost until the table goes. A record gets
-//! twice its room then, so that it moves a few times at most, and what its values had before is at most twice what they have.
+//! piece by piece. What does not fit is written anew at the end, its key too; the place it had is lost until the table goes. A value
+//! gets at least twice its room then, so that a record moves a dozen times at most, and what its values had before is at most twice
+//! what they have.
 //!
 //! A long value has memory of its own all the same, which who reads it shares: to copy it would cost more than to count.
 //!
@@ -56,7 +57,8 @@ enum Said {
 }
 
 impl Arena {
-    /// Bytes of the records, of what was lost between them, and of the long values.
+    /// Bytes of the records, of what was lost between them, and of the long values. Not counted: the end of a chunk for which the next
+    /// record was too long.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -249,7 +251,7 @@ mod tests {
         assert_ne!(moved, place);
         assert_eq!(arena.get(moved), (&b"key"[..], Some(&b"123456"[..])));
         assert_eq!(arena.get(next), (&b"next"[..], Some(&b"unharmed"[..])));
-        // Twice the room it had, less what whole heads leave over.
+        // Twice the room it had, and what a whole head leaves over.
         assert_eq!(arena.replace(moved, b"key", Some([b"1234567890", b""])), moved);
     }
 
