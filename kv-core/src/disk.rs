@@ -3,7 +3,7 @@
 //! Three traits, implemented by the shell on real files and by the simulator on a disk that loses, tears and rots. Nothing
 //! written is durable before the matching sync returned `Ok`; after a failed write or sync the caller stops, it never
 //! retries. Calls are synchronous: they are made on the log thread and the checkpoint thread, apart from
-//! [`StateStore::get`] and [`StateStore::range`], which a turn may call.
+//! [`StateStore::get`], which a turn may call meanwhile.
 
 use std::fmt;
 
@@ -198,7 +198,7 @@ pub trait StateStore: Clone {
     /// If the tree does not exist or can't be read.
     fn get(&self, tree: ReplicaId, key: &[u8]) -> Result<Option<Bytes>, StoreError>;
 
-    /// Up to `count_max` records with keys at or after `from`, ascending.
+    /// Up to `count_max` records with keys at or after `from`, ascending. Not while the tree is written to.
     ///
     /// # Errors
     /// If the tree does not exist or can't be read.

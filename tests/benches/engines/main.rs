@@ -3,7 +3,7 @@
 //! as at each start. Nothing is synced: the index is no promise, it is rebuilt from the checkpoints' files.
 //!
 //! `just engines` prints a table: CPU microseconds a record of the whole process (engines' own threads included), the same of the
-//! scan, the largest memory and the bytes on disk. What it leaves out: that turns read single records meanwhile.
+//! scan and of reading single records afterwards, the largest memory and the bytes on disk.
 
 mod stores;
 
@@ -21,9 +21,11 @@ use stores::FjallStore;
 const TREES: u64 = 12;
 /// As the checkpoint worker writes them.
 const SLICE_RECORDS: usize = 256;
-/// Changes of a replica in one checkpoint: a table of 16 MiB holds about so many.
-const DELTA_RECORDS: u64 = 100_000;
+/// Changes of a replica in one checkpoint, which is due at about so many if no key is written twice.
+const DELTA_RECORDS: usize = 60_000;
 const VALUE_BYTES: usize = 130;
+/// Single records read at the end.
+const GETS: u64 = 200_000;
 
 /// What is written.
 #[derive(Clone, Copy)]
@@ -52,7 +54,10 @@ fn main() -> ExitCode {
     println!(
         "{records} records of 17 + {VALUE_BYTES} B in {TREES} trees, changes of {DELTA_RECORDS}, slices of {SLICE_RECORDS}"
     );
-    println!("{:28}{:>12}{:>12}{:>12}{:>12}{:>12}", "", "WRITE us", "WALL s", "SCAN us", "MIB RSS", "MIB DISK");
+    println!(
+        "{:28}{:>12}{:>12}{:>12}{:>12}{:>12}{:>12}",
+        "", "WRITE us", "WALL s", "SCAN us", "GET us", "MIB RSS", "MIB DISK"
+    );
     for load in ["rising", "scattered"] {
         for engine in ["sled", "redb", "fjall"] {
             let program = std::env::current_exe().expect("this process has a program");
@@ -97,7 +102,7 @@ fn measure<S: StateStore>(name: &str, load: Load, records: u64, path: &Path, sto
             if let Load::Scattered = load {
                 random.shuffle(&mut keys);
             }
-            for delta in keys.chunks(usize::try_from(DELTA_RECORDS / TREES).expect("a small number")) {
+            for delta in keys.chunks(DELTA_RECORDS) {
                 let mut delta = delta.to_vec();
                 delta.sort_unstable();
                 write(store, ReplicaId(tree), &delta, &mut random);
@@ -109,12 +114,20 @@ fn measure<S: StateStore>(name: &str, load: Load, records: u64, path: &Path, sto
     let found: u64 = (1..=TREES).map(|tree| scan(store, ReplicaId(tree))).sum();
     assert_eq!(found, per_tree * TREES, "the scan finds what was written");
     let scanned = cpu_time() - cpu;
+    let cpu = cpu_time();
+    for _ in 0..GETS {
+        let key = format!("kbench/{:010}", random.u64(0..per_tree));
+        let value = store.get(ReplicaId(random.u64(1..=TREES)), key.as_bytes()).expect("a record can be read");
+        assert_eq!(std::hint::black_box(value).map(|value| value.len()), Some(VALUE_BYTES));
+    }
+    let read = cpu_time() - cpu;
     let us = |time: Duration, count: u64| time.as_secs_f64() * 1e6 / count as f64;
     println!(
-        "{name:28}{:12.1}{:12.1}{:12.2}{:12}{:12}",
+        "{name:28}{:12.1}{:12.1}{:12.2}{:12.2}{:12}{:12}",
         us(written, found * passes),
         wall.as_secs_f64(),
         us(scanned, found),
+        us(read, GETS),
         resident_mib_max(),
         disk_mib(path)
     );

@@ -5,6 +5,7 @@
 //! in which no tree exists until it is reset: a caller sees errors, never missing keys. Directories that are no longer used
 //! are removed, those of another engine too: a node that is started with another one begins its index anew.
 
+mod blocks;
 mod redb_engine;
 mod sled_engine;
 #[cfg(test)]
@@ -251,42 +252,40 @@ fn open_fresh(root: &Path, engine: Engine, last: Option<u64>) -> State {
     State { generation, database }
 }
 
-/// Before there were two engines a directory was named by its generation alone.
-fn directory(root: &Path, engine: Engine, generation: u64) -> PathBuf {
+/// Another layout of what an engine holds has another name: what is there is no longer looked at, and made anew.
+const fn prefix(engine: Engine) -> &'static str {
     match engine {
-        Engine::Sled => root.join(generation.to_string()),
-        Engine::Redb => root.join(format!("redb-{generation}")),
+        Engine::Sled => "sled-blocks-",
+        Engine::Redb => "redb-",
     }
 }
 
-/// The engine and the generation that a directory's name says.
-fn parse_directory(name: &str) -> Option<(Engine, u64)> {
-    let (engine, generation) = match name.strip_prefix("redb-") {
-        Some(generation) => (Engine::Redb, generation),
-        None => (Engine::Sled, name),
-    };
-    Some((engine, generation.parse().ok()?))
+fn directory(root: &Path, engine: Engine, generation: u64) -> PathBuf {
+    root.join(format!("{}{generation}", prefix(engine)))
 }
 
-fn directories(root: &Path) -> Vec<(Engine, u64)> {
-    let entries = fs::read_dir(root).into_iter().flatten().flatten();
-    entries.filter_map(|entry| parse_directory(entry.file_name().to_str()?)).collect()
-}
-
-fn generations(root: &Path, wanted: Engine) -> Vec<u64> {
-    let own = directories(root).into_iter().filter(|(engine, _)| *engine == wanted);
-    let mut generations: Vec<_> = own.map(|(_, generation)| generation).collect();
+/// The generations of which there are directories.
+fn generations(root: &Path, engine: Engine) -> Vec<u64> {
+    let of_engine = |name: String| name.strip_prefix(prefix(engine))?.parse().ok();
+    let mut generations: Vec<_> = names(root).into_iter().filter_map(of_engine).collect();
     generations.sort_unstable();
     generations
 }
 
+fn names(root: &Path) -> Vec<String> {
+    let entries = fs::read_dir(root).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+}
+
+/// Removes all directories but one: the root has nothing else in it.
 fn remove_others(root: &Path, kept: &Path) {
-    for (engine, generation) in directories(root) {
-        let path = directory(root, engine, generation);
+    for name in names(root) {
+        let path = root.join(&name);
         if path != kept
+            && path.is_dir()
             && let Err(error) = fs::remove_dir_all(&path)
         {
-            tracing::warn!(%error, %engine, generation, "an old read index can't be removed");
+            tracing::warn!(%error, name, "an old read index can't be removed");
         }
     }
 }
