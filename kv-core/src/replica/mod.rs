@@ -18,6 +18,7 @@ pub(crate) mod context;
 mod convert;
 mod door;
 mod election;
+mod entry_data;
 mod followers;
 mod incoming;
 mod leadership;

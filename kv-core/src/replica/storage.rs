@@ -10,7 +10,10 @@ use raft::{
     eraftpb::{Entry, Snapshot},
 };
 
-use super::convert::{configuration_to_raft, hard_state_to_raft, snapshot_to_raft};
+use super::{
+    convert::{configuration_to_raft, hard_state_to_raft, snapshot_to_raft},
+    entry_data::EntryData,
+};
 use crate::{
     configuration::Configuration,
     log::record::{Boundary, HardState},
@@ -24,6 +27,7 @@ pub(super) struct LogStore {
     hard_state: HardState,
     boundary: Boundary,
     entries: VecDeque<Entry>,
+    data: EntryData,
     bytes: usize,
     /// The newest confirmed checkpoint: what a follower too far behind is given.
     checkpoint: Option<Boundary>,
@@ -45,6 +49,7 @@ impl LogStore {
             boundary,
             start,
             entries: VecDeque::new(),
+            data: EntryData::default(),
             bytes: 0,
             checkpoint: None,
             snapshot_wanted: Cell::new(false),
@@ -55,7 +60,8 @@ impl LogStore {
         store
     }
 
-    fn push(&mut self, entry: Entry) {
+    fn push(&mut self, mut entry: Entry) {
+        entry.data = self.data.keep(entry.data, self.bytes);
         self.bytes += ENTRY_BYTES + entry.data.len();
         self.entries.push_back(entry);
     }
