@@ -29,6 +29,7 @@
 //! entries.
 
 mod block;
+pub(crate) mod entry_data;
 mod error;
 pub mod record;
 mod record_codec;

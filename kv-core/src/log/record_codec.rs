@@ -116,7 +116,8 @@ fn read_entry(reader: &mut Reader) -> Result<LogEntry, CodecError> {
         },
         // Copied, so that one small entry that is kept does not keep its whole block in memory.
         context: Bytes::copy_from_slice(&reader.bytes()?),
-        data: Bytes::copy_from_slice(&reader.bytes()?),
+        // A part of the block, which who keeps it copies.
+        data: reader.bytes()?,
     })
 }
 

@@ -29,6 +29,7 @@ use crate::{
 
 use super::{
     block::{self, BlockKind, BlockRead, Header, SECTOR_BYTES, Stamp},
+    entry_data::EntryData,
     error::LogError,
     record::{LogEntry, Record, Recovered, RecoveredShard},
     record_codec::read_records,
@@ -67,6 +68,9 @@ struct Entries {
     /// The index of the first; one above the shard's last if there is none.
     first: u64,
     entries: VecDeque<LogEntry>,
+    data: EntryData,
+    /// Bytes of the data that was read since entries were last given up.
+    data_bytes: usize,
 }
 
 /// Reads the whole log without changing anything.
@@ -372,11 +376,13 @@ impl Recovery {
 
 impl Entries {
     fn new(first: u64) -> Self {
-        Self { first, entries: VecDeque::new() }
+        Self { first, entries: VecDeque::new(), data: EntryData::default(), data_bytes: 0 }
     }
 
     /// Adds an entry that leaves no gap; it removes all at or above its index.
-    fn push(&mut self, entry: LogEntry) {
+    fn push(&mut self, mut entry: LogEntry) {
+        entry.data = self.data.copy(&entry.data, self.data_bytes);
+        self.data_bytes += entry.data.len();
         match entry.index.0.checked_sub(self.first).and_then(|position| usize::try_from(position).ok()) {
             Some(position) if mutant!("B16") && position < self.entries.len() => return,
             Some(position) => self.entries.truncate(position),
@@ -392,6 +398,7 @@ impl Entries {
     fn cut(&mut self, boundary: LogIndex) {
         let gone = usize::try_from(boundary.0.saturating_add(1).saturating_sub(self.first)).unwrap_or(usize::MAX);
         self.entries.drain(..gone.min(self.entries.len()));
+        (self.data, self.data_bytes) = (EntryData::default(), 0);
         self.first = self.first.max(boundary.0.saturating_add(1));
     }
 }

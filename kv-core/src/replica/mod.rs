@@ -18,7 +18,6 @@ pub(crate) mod context;
 mod convert;
 mod door;
 mod election;
-mod entry_data;
 mod followers;
 mod incoming;
 mod leadership;
@@ -177,7 +176,8 @@ impl Replica {
         }
         let configuration = start.configuration.clone();
         let handed_out = start.index;
-        let store = LogStore::new(hard_state, boundary, start.configuration, entries.iter().map(entry_to_raft));
+        let entries = entries.into_iter().map(|entry| entry_to_raft(&entry));
+        let store = LogStore::new(hard_state, boundary, start.configuration, entries);
         let config = raft_config(replica, handed_out, settings);
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let raft = RawNode::new(&config, store, &logger)

@@ -10,13 +10,13 @@ use raft::{
     eraftpb::{Entry, Snapshot},
 };
 
-use super::{
-    convert::{configuration_to_raft, hard_state_to_raft, snapshot_to_raft},
-    entry_data::EntryData,
-};
+use super::convert::{configuration_to_raft, hard_state_to_raft, snapshot_to_raft};
 use crate::{
     configuration::Configuration,
-    log::record::{Boundary, HardState},
+    log::{
+        entry_data::EntryData,
+        record::{Boundary, HardState},
+    },
     types::{LogIndex, Term},
 };
 
@@ -60,8 +60,7 @@ impl LogStore {
         store
     }
 
-    fn push(&mut self, mut entry: Entry) {
-        entry.data = self.data.keep(entry.data, self.bytes);
+    fn push(&mut self, entry: Entry) {
         self.bytes += ENTRY_BYTES + entry.data.len();
         self.entries.push_back(entry);
     }
@@ -79,7 +78,8 @@ impl LogStore {
             let removed = self.entries.pop_back().expect("there are more than kept");
             self.bytes -= ENTRY_BYTES + removed.data.len();
         }
-        for entry in entries {
+        for mut entry in entries {
+            entry.data = self.data.keep(entry.data, self.bytes);
             self.push(entry);
         }
     }
@@ -98,6 +98,7 @@ impl LogStore {
             let removed = self.entries.pop_front().expect("there is a front");
             self.bytes -= ENTRY_BYTES + removed.data.len();
         }
+        self.data = EntryData::default();
         self.boundary = Boundary { index: to, term, configuration: configuration_at() };
         Some(self.boundary.clone())
     }
@@ -105,6 +106,7 @@ impl LogStore {
     /// The snapshot takes the place of all entries.
     pub(super) fn install(&mut self, boundary: Boundary) {
         self.entries.clear();
+        self.data = EntryData::default();
         self.bytes = 0;
         self.hard_state.commit = self.hard_state.commit.max(boundary.index);
         self.boundary = boundary;

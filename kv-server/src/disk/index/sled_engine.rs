@@ -91,7 +91,8 @@ impl BlockTree {
     }
 
     /// A crash can leave a block as it was beside some that were to take its place. What these have is taken from it: else an old
-    /// record would show when the new one goes. Before this nothing is read, nor written.
+    /// record would show when the new one goes. Before this nothing is read, nor written. It reads the whole tree, in one step of the
+    /// worker: 5,000 blocks of a tree of 80,000 records.
     fn settle(&self) -> Result<(), Problem> {
         if self.is_settled.load(Ordering::SeqCst) {
             return Ok(());
@@ -101,7 +102,7 @@ impl BlockTree {
             return Ok(());
         }
         let mut overlapping = Vec::new();
-        let mut before = IVec::default();
+        let mut before: Option<IVec> = None;
         for entry in &self.tree {
             let (bound, block) = entry?;
             let keys = blocks::records(&block).map(|record| record.map(|(key, _)| key));
@@ -109,11 +110,11 @@ impl BlockTree {
             if !keys.is_sorted_by(|key, next| key < next) || keys.last().is_none_or(|last| *last > &bound[..]) {
                 return Err(Problem::Failed("a block holds what does not belong to it".to_owned()));
             }
-            let stale = keys.partition_point(|key| *key <= &before[..]);
+            let stale = before.map_or(0, |before| keys.partition_point(|key| *key <= &before[..]));
             if stale > 0 {
                 overlapping.push((bound.clone(), block.clone(), stale));
             }
-            before = bound;
+            before = Some(bound);
         }
         for (bound, block, stale) in overlapping {
             let keys = blocks::records(&block).take(stale);
@@ -314,7 +315,8 @@ mod tests {
                 let found = tree.get(key).unwrap();
                 assert_eq!(found.as_deref(), value.filter(|_| number >= 10), "{done} pieces, {number}");
             }
-            assert_eq!(tree.range(b"", 1_000).unwrap().len(), 90);
+            let left: Vec<_> = tree.range(b"", 1_000).unwrap();
+            assert!(left.iter().map(|(key, value)| (&key[..], Some(&value[..]))).eq(new[10..].iter().copied()));
         }
     }
 

@@ -11,29 +11,35 @@ use bytes::{Bytes, BytesMut};
 /// Size of a chunk where a replica keeps much.
 const CHUNK_BYTES: usize = 256 * 1024;
 /// Size of a chunk where it keeps little.
-const CHUNK_BYTES_MIN: usize = 1024;
-/// A chunk has so much of what a replica keeps: what one entry can keep of others that are given up.
+const CHUNK_BYTES_MIN: usize = 128;
+/// A chunk has at most so much of what a replica keeps when it is begun, and one is begun after entries were given up: what one entry
+/// can keep in memory of others.
 const CHUNK_SHARE: usize = 16;
-/// Longest data that is copied into a chunk. Longer data stays where it is.
+/// Longest data in a chunk; longer data has memory of its own.
 const COPIED_BYTES_MAX: usize = CHUNK_BYTES / 8;
 
 /// The chunk that is being filled.
 #[derive(Default)]
-pub(super) struct EntryData {
+pub(crate) struct EntryData {
     chunk: BytesMut,
 }
 
 impl EntryData {
-    /// The same data, to be kept among so many bytes of others.
-    pub(super) fn keep(&mut self, data: Bytes, kept_bytes: usize) -> Bytes {
+    /// The same data, to be kept among so many bytes of others. Long data stays where it is.
+    pub(crate) fn keep(&mut self, data: Bytes, kept_bytes: usize) -> Bytes {
+        if data.len() > COPIED_BYTES_MAX { data } else { self.copy(&data, kept_bytes) }
+    }
+
+    /// A copy of data, to be kept among so many bytes of others.
+    pub(crate) fn copy(&mut self, data: &[u8], kept_bytes: usize) -> Bytes {
         if data.is_empty() || data.len() > COPIED_BYTES_MAX {
-            return data;
+            return Bytes::copy_from_slice(data);
         }
         if self.chunk.capacity() < data.len() {
             let chunk_bytes = (kept_bytes / CHUNK_SHARE).clamp(CHUNK_BYTES_MIN, CHUNK_BYTES);
             self.chunk = BytesMut::with_capacity(chunk_bytes.max(data.len()));
         }
-        self.chunk.extend_from_slice(&data);
+        self.chunk.extend_from_slice(data);
         self.chunk.split().freeze()
     }
 }
@@ -56,7 +62,7 @@ mod tests {
             chunks += u32::from(!follows);
             entries.push(entry);
         }
-        assert!(chunks < 150, "{chunks} chunks of {held} bytes");
+        assert!(chunks < 200, "{chunks} chunks of {held} bytes");
         for (number, entry) in (0..).zip(&entries) {
             let number: u32 = number;
             assert_eq!(**entry, number.to_le_bytes().repeat(1 + number as usize % 100));
@@ -74,6 +80,8 @@ mod tests {
         let mut kept = EntryData::default();
         let long = Bytes::from(vec![1; COPIED_BYTES_MAX + 1]);
         assert_eq!(kept.keep(long.clone(), 0).as_ptr(), long.as_ptr());
+        let copy = kept.copy(&long, 0);
+        assert!(copy == long && copy.as_ptr() != long.as_ptr());
         assert_eq!(kept.chunk.capacity(), 0);
         kept.keep(Bytes::from_static(b"first"), 0);
         assert!(kept.chunk.capacity() < CHUNK_BYTES_MIN);
