@@ -36,7 +36,7 @@ pub enum Engine {
     /// sled 0.34.
     #[default]
     Sled,
-    /// redb 4: less CPU, memory and disk for new keys. What it has is synced when the node stops; after a crash it is as old as
+    /// redb 4: as much CPU for new keys, and less memory and disk. What it has is synced when the node stops; after a crash it is as old as
     /// that, or empty, and is brought up to date from the checkpoints' files.
     Redb,
 }
