@@ -1,13 +1,14 @@
 //! A link: one connection to one node, and the batch stream on it.
 //!
-//! Callers put operations into a queue ([`Link::call`]); the stream's sending side takes out whatever has queued when the
-//! transport can take another message (`outgoing`), so that the operations of concurrent callers join into one message by
-//! themselves; the link's only task reads results and completes the callers (`task`). Nothing is spawned per operation.
+//! Callers put operations into a queue ([`Link::call`]); the stream's sending side takes out whatever has queued (`outgoing`)
+//! when the transport can take another message, and for writes when the node has answered something (`pacing`), so that the operations of
+//! concurrent callers join into one message by themselves; the link's only task reads results and completes the callers (`task`). Nothing is spawned per operation.
 //!
 //! A link never sends an operation twice and never decides to ask elsewhere: it says whether the operation was handed to the
 //! transport, and the caller decides. It connects when there is something to send, not before.
 
 mod outgoing;
+mod pacing;
 mod shared;
 mod slab;
 pub(crate) mod task;
@@ -109,8 +110,8 @@ impl Link {
         until: Instant,
     ) -> Result<Option<v1::result::Result>, LinkError> {
         let (reply, mut result) = oneshot::channel();
-        let bytes = bytes_about(&operation);
-        let number = self.shared.push(Pending { shard, epoch, operation, deadline, bytes, reply })?;
+        let (bytes, hurries) = (bytes_about(&operation), !is_sync_write(&operation));
+        let number = self.shared.push(Pending { shard, epoch, operation, deadline, bytes, hurries, reply })?;
         if let Ok(received) = tokio::time::timeout_at(until, &mut result).await {
             return received.unwrap_or_else(|_| Err(LinkError::Broken("the client was closed".into())));
         }
@@ -132,6 +133,16 @@ impl Drop for Link {
         self.task.abort();
         self.shared.close("the client was closed");
     }
+}
+
+/// Whether it waits for the disks of a majority: then it can as well wait for company.
+fn is_sync_write(operation: &v1::op::Operation) -> bool {
+    let durability = match operation {
+        v1::op::Operation::Put(put) => put.durability,
+        v1::op::Operation::Delete(delete) => delete.durability,
+        _ => return false,
+    };
+    durability != i32::from(v1::Durability::Async)
 }
 
 /// About how many bytes an operation takes in a message; never fewer than it takes.

@@ -6,7 +6,7 @@
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll, Waker},
+    task::{Context, Waker},
 };
 
 use kv_core::types::{Epoch, ShardId};
@@ -16,7 +16,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::{LinkError, MESSAGE_BYTES_MAX, QUEUE_OPERATIONS_MAX, slab::Slab};
+use super::{LinkError, MESSAGE_BYTES_MAX, QUEUE_OPERATIONS_MAX, pacing::Pacing, slab::Slab};
 
 /// Where a caller waits.
 pub(super) type Reply = oneshot::Sender<Result<Option<v1::result::Result>, LinkError>>;
@@ -29,7 +29,22 @@ pub(super) struct Pending {
     pub(super) operation: v1::op::Operation,
     pub(super) deadline: Instant,
     pub(super) bytes: usize,
+    /// Whether it holds no message up, and is held up by none.
+    pub(super) hurries: bool,
     pub(super) reply: Reply,
+}
+
+/// What a stream's sending side is to do.
+#[derive(Debug)]
+pub(super) enum Next {
+    /// To send this.
+    Batch(v1::BatchRequest),
+    /// To ask again at this time, unless it is woken before.
+    At(Instant),
+    /// To ask again when it is woken.
+    Wait,
+    /// To end: the stream is no longer the link's.
+    End,
 }
 
 /// The shared part of a link.
@@ -50,6 +65,7 @@ struct State {
     /// The number that the last operation got; the first gets 1.
     entered: u64,
     outstanding: Slab<Reply>,
+    pacing: Pacing,
     /// The sending side of the stream, if it sleeps.
     sender: Option<Waker>,
     /// Set for good when the link is dropped.
@@ -63,11 +79,18 @@ impl Shared {
         if state.queue.len() >= QUEUE_OPERATIONS_MAX {
             return Err(LinkError::Full);
         }
+        if pending.hurries {
+            state.pacing.release();
+        }
         state.queue.push_back(pending);
         state.entered += 1;
         let number = state.entered;
         let connected = state.outstanding_max.is_some();
-        wake(state);
+        if state.pacing.is_holding() {
+            drop(state);
+        } else {
+            wake(state);
+        }
         if !connected {
             self.demand.notify_one();
         }
@@ -91,6 +114,7 @@ impl Shared {
     pub(super) fn begin(&self, stream: u64) {
         let mut state = self.lock();
         state.stream = stream;
+        state.pacing.release();
         wake(state);
     }
 
@@ -101,19 +125,26 @@ impl Shared {
         wake(state);
     }
 
-    /// The next message of a stream: whatever is in the queue and fits. `None` ends the stream.
-    pub(super) fn poll_batch(&self, stream: u64, context: &Context<'_>) -> Poll<Option<v1::BatchRequest>> {
+    /// The next message of a stream: whatever is in the queue and fits, once it may leave.
+    pub(super) fn next(&self, stream: u64, now: Instant, context: &Context<'_>) -> Next {
         let mut state = self.lock();
         if state.closed || stream < state.stream {
-            return Poll::Ready(None);
+            return Next::End;
+        }
+        let outstanding = state.outstanding.len();
+        if !state.queue.is_empty()
+            && let Some(until) = state.pacing.hold(now, outstanding)
+        {
+            state.sender = Some(context.waker().clone());
+            return Next::At(until);
         }
         let outstanding_max = state.outstanding_max.unwrap_or(0);
         let mut ops = Vec::new();
-        let mut bytes = 0;
-        let now = Instant::now();
+        let (mut bytes, mut is_full) = (0, false);
         while state.outstanding.len() < outstanding_max {
             let Some(next) = state.queue.front() else { break };
             if !ops.is_empty() && bytes + next.bytes > MESSAGE_BYTES_MAX {
+                is_full = true;
                 break;
             }
             let Some(next) = state.queue.pop_front() else { break };
@@ -133,9 +164,10 @@ impl Shared {
         }
         if ops.is_empty() {
             state.sender = Some(context.waker().clone());
-            return Poll::Pending;
+            return Next::Wait;
         }
-        Poll::Ready(Some(v1::BatchRequest { ops }))
+        state.pacing.sent(is_full);
+        Next::Batch(v1::BatchRequest { ops })
     }
 
     /// Completes the callers of these results. A result that nobody waits for is dropped.
@@ -147,14 +179,16 @@ impl Shared {
                 replies.push((reply, result.result));
             }
         }
-        if !state.queue.is_empty() {
-            wake(state);
-        } else {
-            drop(state);
-        }
+        state.pacing.release();
+        let is_something_held = !state.queue.is_empty();
+        drop(state);
         for (reply, result) in replies {
             // A caller that has stopped waiting misses nothing.
             let _gone = reply.send(Ok(result));
+        }
+        if is_something_held {
+            // After the callers, so that what they ask next leaves with it.
+            wake(self.lock());
         }
     }
 

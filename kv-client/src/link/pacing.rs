@@ -1,0 +1,98 @@
+//! When the next message of a link may leave.
+//!
+//! Messages of writes are paced by those that come back, as TCP paces small segments (RFC 896): after a message the next one leaves
+//! when the node has sent something, when few operations are outstanding, or when it has been held for [`HELD_MAX`]. A few callers
+//! never wait for it. Of many at once, those whom an answer sets free ask together, and the node has fewer and larger messages, turns
+//! and syncs for the same writes. Reads and async writes neither wait nor are waited with (`shared.rs`): they cost no sync, and
+//! their answers take hardly longer than the way there and back.
+//!
+//! Leaves out what is in a message, and the clock.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Longest time for which a message is held, but for the grain of the runtime's clock, another millisecond: no caller waits long for
+/// what others have asked, however far away the node is.
+pub(super) const HELD_MAX: Duration = Duration::from_millis(1);
+
+/// While fewer operations than this are outstanding on a link nothing is held: there would be little to gain, and each would wait
+/// longer than it has to. Eight puts under way on three links lost a tenth of their throughput by it.
+pub(super) const OUTSTANDING_HELD_MIN: usize = 8;
+
+/// What a link knows of the messages that went and came.
+#[derive(Debug, Default)]
+pub(super) struct Pacing {
+    /// A message has left, and nothing has come since.
+    is_ahead: bool,
+    /// Until when the next message is held, if it is.
+    held_until: Option<Instant>,
+}
+
+impl Pacing {
+    /// Until when the next message must wait, with so many operations outstanding; `None` if it may leave. To be asked only
+    /// when there is something to send.
+    pub(super) fn hold(&mut self, now: Instant, outstanding: usize) -> Option<Instant> {
+        let until = self.held_until.take().unwrap_or(now + HELD_MAX);
+        if self.is_ahead && outstanding >= OUTSTANDING_HELD_MIN && now < until {
+            self.held_until = Some(until);
+        }
+        self.held_until
+    }
+
+    /// Whether a message is held: what more is to be sent joins it, and nobody has to be told.
+    pub(super) fn is_holding(&self) -> bool {
+        self.held_until.is_some()
+    }
+
+    /// A message has left. One that was full is no reason to hold the next.
+    pub(super) fn sent(&mut self, was_full: bool) {
+        *self = Self { is_ahead: !was_full, held_until: None };
+    }
+
+    /// The node has sent something, or the stream is another one: the next message may leave.
+    pub(super) fn release(&mut self) {
+        *self = Self::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MANY: usize = OUTSTANDING_HELD_MIN;
+
+    #[test]
+    fn a_message_is_held_until_the_node_sends_something_or_little_is_outstanding() {
+        let (now, mut pacing) = (Instant::now(), Pacing::default());
+        assert_eq!(pacing.hold(now, MANY), None);
+        pacing.sent(false);
+        assert!(!pacing.is_holding());
+        assert_eq!(pacing.hold(now, MANY), Some(now + HELD_MAX));
+        assert!(pacing.is_holding());
+        assert_eq!(pacing.hold(now, MANY - 1), None, "the others were answered");
+        assert!(!pacing.is_holding(), "who puts in something now has to tell");
+        assert_eq!(pacing.hold(now, MANY), Some(now + HELD_MAX));
+        pacing.release();
+        assert_eq!((pacing.hold(now, MANY), pacing.is_holding()), (None, false));
+    }
+
+    #[test]
+    fn a_message_is_held_for_a_bounded_time_from_when_there_was_one() {
+        let (began, mut pacing) = (Instant::now(), Pacing::default());
+        pacing.sent(false);
+        let later = began + 5 * HELD_MAX;
+        assert_eq!(pacing.hold(later, MANY), Some(later + HELD_MAX));
+        assert_eq!(pacing.hold(later + HELD_MAX / 2, MANY), Some(later + HELD_MAX));
+        assert_eq!((pacing.hold(later + HELD_MAX, MANY), pacing.is_holding()), (None, false));
+        pacing.sent(false);
+        assert_eq!(pacing.hold(later + HELD_MAX, MANY), Some(later + 2 * HELD_MAX));
+    }
+
+    #[test]
+    fn what_did_not_fit_into_a_message_follows_at_once() {
+        let (now, mut pacing) = (Instant::now(), Pacing::default());
+        pacing.sent(true);
+        assert_eq!(pacing.hold(now, MANY), None);
+    }
+}
