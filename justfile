@@ -50,7 +50,7 @@ idle secs *shards:
     cargo build --profile dist -p kv-server -p kv-client
     .ci/idle {{secs}} {{shards}}
 
-# Where the CPU of three nodes goes under a load, by stage and as a flame graph: `just flame put 64` or `just flame get 256 gets.svg`.
+# Where the CPU of three nodes goes under a load, by stage and as a flame graph: `just flame put 64`, `just flame async 64`, `just flame get 256 gets.svg`.
 flame mix out *svg:
     .ci/flame {{mix}} {{out}} {{svg}}
 
