@@ -1,7 +1,7 @@
 //! A link: one connection to one node, and the batch stream on it.
 //!
 //! Callers put operations into a queue ([`Link::call`]); the stream's sending side takes out whatever has queued (`outgoing`)
-//! when the transport can take another message, and for writes when the node has answered something (`pacing`), so that the operations of
+//! when the transport can take another message, and for sync writes of many callers when the node has sent something (`pacing`), so that the operations of
 //! concurrent callers join into one message by themselves; the link's only task reads results and completes the callers (`task`). Nothing is spawned per operation.
 //!
 //! A link never sends an operation twice and never decides to ask elsewhere: it says whether the operation was handed to the

@@ -1,10 +1,11 @@
 //! When the next message of a link may leave.
 //!
-//! Messages of writes are paced by those that come back, as TCP paces small segments (RFC 896): after a message the next one leaves
-//! when the node has sent something, when few operations are outstanding, or when it has been held for [`HELD_MAX`]. A few callers
-//! never wait for it. Of many at once, those whom an answer sets free ask together, and the node has fewer and larger messages, turns
-//! and syncs for the same writes. Reads and async writes neither wait nor are waited with (`shared.rs`): they cost no sync, and
-//! their answers take hardly longer than the way there and back.
+//! Messages of sync writes are paced by those that come back, as TCP paces small segments (RFC 896): after a message the next one
+//! leaves when the node has sent something, when few operations of whatever kind are outstanding, or when it has been held for
+//! [`HELD_MAX`]. A few callers never wait for it. Of many at once, those whom an answer sets free ask together, and the node has fewer
+//! and larger messages, turns and syncs for the same writes. Reads and async writes are not held, and what is held leaves with them:
+//! they cost no sync, and their answers take hardly longer than the way there and back. A write that leaves its durability to the
+//! cluster counts as sync: a link does not know what the cluster's is.
 //!
 //! Leaves out what is in a message, and the clock.
 
@@ -12,8 +13,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Longest time for which a message is held, but for the grain of the runtime's clock, another millisecond: no caller waits long for
-/// what others have asked, however far away the node is.
+/// Longest time for which a message is held, up to the runtime's clock, which rings in whole milliseconds: two mostly, and less than
+/// three. No caller waits long for what others have asked, however far away the node is.
 pub(super) const HELD_MAX: Duration = Duration::from_millis(1);
 
 /// While fewer operations than this are outstanding on a link nothing is held: there would be little to gain, and each would wait

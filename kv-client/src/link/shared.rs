@@ -187,7 +187,7 @@ impl Shared {
             let _gone = reply.send(Ok(result));
         }
         if is_something_held {
-            // After the callers, so that what they ask next leaves with it.
+            // After the callers: where one thread runs them all, what they ask next leaves with it.
             wake(self.lock());
         }
     }
@@ -197,6 +197,7 @@ impl Shared {
         let reason: Arc<str> = reason.into();
         let mut state = self.lock();
         state.outstanding_max = None;
+        state.pacing.release();
         let sent = state.outstanding.drain();
         let queued = std::mem::take(&mut state.queue);
         wake(state);
