@@ -84,7 +84,7 @@ impl Link {
         connect_timeout: Duration,
         host: Arc<dyn Host>,
     ) -> Self {
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared::new(runtime.runtime_flavor()));
         let task = task::Task { node, address: address.clone(), connect_timeout, shared: shared.clone(), host };
         let task = runtime.spawn(task.run()).abort_handle();
         Self { address, shared, task }

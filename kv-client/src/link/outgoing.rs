@@ -66,7 +66,7 @@ mod tests {
 
     use futures_util::{FutureExt, StreamExt};
     use kv_core::types::{Epoch, ShardId};
-    use tokio::sync::oneshot;
+    use tokio::{runtime::RuntimeFlavor, sync::oneshot};
 
     use super::{
         super::{pacing::OUTSTANDING_HELD_MIN, shared::Pending},
@@ -75,7 +75,7 @@ mod tests {
 
     /// A stream that was welcomed, after its Hello.
     async fn welcomed() -> (Arc<Shared>, Outgoing) {
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared::new(RuntimeFlavor::CurrentThread));
         shared.begin(1);
         let mut outgoing = Outgoing::new(v1::Hello::default(), 1, Arc::clone(&shared));
         assert!(matches!(outgoing.next().await.unwrap().message, Some(Message::Hello(_))));

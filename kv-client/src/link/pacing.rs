@@ -7,11 +7,14 @@
 //! they cost no sync, and their answers take hardly longer than the way there and back. A write that leaves its durability to the
 //! cluster counts as sync: a link does not know what the cluster's is.
 //!
+//! Nothing is held where several threads run the callers: there the sender runs before those whom an answer has just set free, so
+//! that groups of callers alternate and messages become smaller (256 puts under way lost a fifth of their throughput).
+//!
 //! Leaves out what is in a message, and the clock.
 
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::{runtime::RuntimeFlavor, time::Instant};
 
 /// Longest time for which a message is held, up to the runtime's clock, which rings in whole milliseconds: two mostly, and less than
 /// three. No caller waits long for what others have asked, however far away the node is.
@@ -22,8 +25,10 @@ pub(super) const HELD_MAX: Duration = Duration::from_millis(1);
 pub(super) const OUTSTANDING_HELD_MIN: usize = 8;
 
 /// What a link knows of the messages that went and came.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Pacing {
+    /// Whether anything is held at all.
+    is_on: bool,
     /// A message has left, and nothing has come since.
     is_ahead: bool,
     /// Until when the next message is held, if it is.
@@ -31,6 +36,11 @@ pub(super) struct Pacing {
 }
 
 impl Pacing {
+    /// A link on a runtime of this kind, that has sent nothing yet.
+    pub(super) fn new(flavor: RuntimeFlavor) -> Self {
+        Self { is_on: flavor == RuntimeFlavor::CurrentThread, is_ahead: false, held_until: None }
+    }
+
     /// Until when the next message must wait, with so many operations outstanding; `None` if it may leave. To be asked only
     /// when there is something to send.
     pub(super) fn hold(&mut self, now: Instant, outstanding: usize) -> Option<Instant> {
@@ -48,12 +58,12 @@ impl Pacing {
 
     /// A message has left. One that was full is no reason to hold the next.
     pub(super) fn sent(&mut self, was_full: bool) {
-        *self = Self { is_ahead: !was_full, held_until: None };
+        *self = Self { is_ahead: self.is_on && !was_full, held_until: None, ..*self };
     }
 
     /// The node has sent something, or the stream is another one: the next message may leave.
     pub(super) fn release(&mut self) {
-        *self = Self::default();
+        *self = Self { is_ahead: false, held_until: None, ..*self };
     }
 }
 
@@ -65,7 +75,7 @@ mod tests {
 
     #[test]
     fn a_message_is_held_until_the_node_sends_something_or_little_is_outstanding() {
-        let (now, mut pacing) = (Instant::now(), Pacing::default());
+        let (now, mut pacing) = (Instant::now(), Pacing::new(RuntimeFlavor::CurrentThread));
         assert_eq!(pacing.hold(now, MANY), None);
         pacing.sent(false);
         assert!(!pacing.is_holding());
@@ -80,7 +90,7 @@ mod tests {
 
     #[test]
     fn a_message_is_held_for_a_bounded_time_from_when_there_was_one() {
-        let (began, mut pacing) = (Instant::now(), Pacing::default());
+        let (began, mut pacing) = (Instant::now(), Pacing::new(RuntimeFlavor::CurrentThread));
         pacing.sent(false);
         let later = began + 5 * HELD_MAX;
         assert_eq!(pacing.hold(later, MANY), Some(later + HELD_MAX));
@@ -91,8 +101,18 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_held_on_a_runtime_of_several_threads() {
+        let (now, mut pacing) = (Instant::now(), Pacing::new(RuntimeFlavor::MultiThread));
+        for _ in 0..2 {
+            pacing.sent(false);
+            assert_eq!((pacing.hold(now, 1_000), pacing.is_holding()), (None, false));
+            pacing.release();
+        }
+    }
+
+    #[test]
     fn what_did_not_fit_into_a_message_follows_at_once() {
-        let (now, mut pacing) = (Instant::now(), Pacing::default());
+        let (now, mut pacing) = (Instant::now(), Pacing::new(RuntimeFlavor::CurrentThread));
         pacing.sent(true);
         assert_eq!(pacing.hold(now, MANY), None);
     }

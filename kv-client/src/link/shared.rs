@@ -12,6 +12,7 @@ use std::{
 use kv_core::types::{Epoch, ShardId};
 use kv_proto::v1;
 use tokio::{
+    runtime::RuntimeFlavor,
     sync::{Notify, oneshot},
     time::Instant,
 };
@@ -48,14 +49,14 @@ pub(super) enum Next {
 }
 
 /// The shared part of a link.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Shared {
     state: Mutex<State>,
     /// Told when the queue is no longer empty and no stream is there to take from it.
     demand: Notify,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     /// The newest stream; an older one must take nothing.
     stream: u64,
@@ -73,6 +74,21 @@ struct State {
 }
 
 impl Shared {
+    /// That of a link on a runtime of this kind, before its first stream.
+    pub(super) fn new(flavor: RuntimeFlavor) -> Self {
+        let state = State {
+            stream: 0,
+            outstanding_max: None,
+            queue: VecDeque::new(),
+            entered: 0,
+            outstanding: Slab::default(),
+            pacing: Pacing::new(flavor),
+            sender: None,
+            closed: false,
+        };
+        Self { state: Mutex::new(state), demand: Notify::new() }
+    }
+
     /// Puts an operation into the queue and gives its number.
     pub(super) fn push(&self, pending: Pending) -> Result<u64, LinkError> {
         let mut state = self.lock();
