@@ -72,7 +72,7 @@ pub const ROWS: &[Row] = &[
     ),
     row(
         "rot in checkpoints and the read index; either lost, the index also as it once was",
-        (&["rot-file", "rot-running", "rot-down", "store-lost", "tree-lost", "tree-went-back"], ""),
+        (&["rot-file", "rot-running", "rot-down", "store-lost", "tree-lost", "tree-went-back", "values-were-lost"], ""),
         (NONE, "`flip` above, `torture damage`"),
         "L S D",
     ),

@@ -3,7 +3,7 @@
 
 use std::{
     cell::RefCell,
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     ops::Bound,
     rc::Rc,
 };
@@ -11,6 +11,7 @@ use std::{
 use bytes::Bytes;
 use kv_core::{
     disk::{Change, StateStore, StoreError},
+    state::record::SPACE_ENTRIES,
     types::ReplicaId,
 };
 
@@ -28,6 +29,8 @@ type Records = BTreeMap<Bytes, Bytes>;
 #[derive(Debug, Default)]
 struct Inner {
     trees: BTreeMap<ReplicaId, Records>,
+    /// Records of which only the key is left.
+    overwritten: BTreeSet<(ReplicaId, Bytes)>,
     /// What the last writes replaced, the newest last, if that is kept.
     journal: Option<VecDeque<Undo>>,
     reads_until_failure: Option<u64>,
@@ -47,6 +50,7 @@ impl MemoryStore {
     pub fn lose(&self) {
         let mut inner = self.inner.borrow_mut();
         inner.trees.clear();
+        inner.overwritten.clear();
         inner.journal.iter_mut().for_each(VecDeque::clear);
     }
 
@@ -55,32 +59,35 @@ impl MemoryStore {
         self.inner.borrow_mut().journal.get_or_insert_default();
     }
 
-    /// Undoes up to so many of the last writes: nothing has made them durable.
+    /// Undoes up to so many of the last writes: nothing has made them durable. Half of the records that come back can't be read before
+    /// they are written again, as if something else had been written meanwhile to where their values were.
     pub fn go_back(&self, writes: usize) {
         let mut inner = self.inner.borrow_mut();
         for _ in 0..writes {
             let Some(undo) = inner.journal.as_mut().and_then(VecDeque::pop_back) else { return };
             match undo {
-                Undo::Tree(tree, Some(records)) => drop(inner.trees.insert(tree, records)),
-                Undo::Tree(tree, None) => drop(inner.trees.remove(&tree)),
-                Undo::Records(tree, before) => {
-                    let Some(records) = inner.trees.get_mut(&tree) else { continue };
-                    for (key, value) in before.into_iter().rev() {
-                        match value {
-                            Some(value) => records.insert(key, value),
-                            None => records.remove(&key),
-                        };
-                    }
-                }
+                Undo::Tree(tree, records) => inner.undo_tree(tree, records),
+                Undo::Records(tree, before) => inner.undo(tree, before),
             }
         }
+    }
+
+    /// Half of the users' records can't be read before they are written again: where their values were was not synced.
+    pub fn lose_values(&self) {
+        let mut inner = self.inner.borrow_mut();
+        let lost = |(tree, records): (&ReplicaId, &Records)| {
+            records.keys().filter(|key| is_lost(key)).map(|key| (*tree, key.clone())).collect::<Vec<_>>()
+        };
+        let lost: Vec<_> = inner.trees.iter().flat_map(lost).collect();
+        inner.overwritten.extend(lost);
     }
 
     /// Other trees with the same content.
     #[must_use]
     pub fn fork(&self) -> Self {
-        let trees = self.inner.borrow().trees.clone();
-        Self { inner: Rc::new(RefCell::new(Inner { trees, ..Inner::default() })) }
+        let inner = self.inner.borrow();
+        let (trees, overwritten) = (inner.trees.clone(), inner.overwritten.clone());
+        Self { inner: Rc::new(RefCell::new(Inner { trees, overwritten, ..Inner::default() })) }
     }
 
     /// Silently alters a record or drops one; the tree and the key, if there was a record.
@@ -146,6 +153,40 @@ impl Inner {
         }
     }
 
+    fn undo_tree(&mut self, tree: ReplicaId, records: Option<Records>) {
+        self.overwritten.retain(|(of, _)| *of != tree);
+        match records {
+            Some(records) => {
+                let lost = records.keys().filter(|key| is_lost(key)).map(|key| (tree, key.clone()));
+                self.overwritten.extend(lost);
+                self.trees.insert(tree, records);
+            }
+            None => drop(self.trees.remove(&tree)),
+        }
+    }
+
+    fn undo(&mut self, tree: ReplicaId, before: Vec<(Bytes, Option<Bytes>)>) {
+        let Some(records) = self.trees.get_mut(&tree) else { return };
+        for (key, value) in before.into_iter().rev() {
+            if value.is_some() && is_lost(&key) {
+                self.overwritten.insert((tree, key.clone()));
+            } else {
+                self.overwritten.remove(&(tree, key.clone()));
+            }
+            match value {
+                Some(value) => records.insert(key, value),
+                None => records.remove(&key),
+            };
+        }
+    }
+
+    /// A record that is to be handed out.
+    fn readable(&self, tree: ReplicaId, key: &[u8]) -> Result<(), StoreError> {
+        let is_overwritten =
+            !self.overwritten.is_empty() && self.overwritten.contains(&(tree, Bytes::copy_from_slice(key)));
+        if is_overwritten { Err(StoreError("a value is not what was written".to_owned())) } else { Ok(()) }
+    }
+
     fn read(&mut self, tree: ReplicaId) -> Result<&BTreeMap<Bytes, Bytes>, StoreError> {
         self.reads += 1;
         match &mut self.reads_until_failure {
@@ -162,13 +203,18 @@ impl Inner {
 
 impl StateStore for MemoryStore {
     fn get(&self, tree: ReplicaId, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        Ok(self.inner.borrow_mut().read(tree)?.get(key).cloned())
+        let mut inner = self.inner.borrow_mut();
+        let found = inner.read(tree)?.get(key).cloned();
+        inner.readable(tree, key)?;
+        Ok(found)
     }
 
     fn range(&self, tree: ReplicaId, from: &[u8], count_max: usize) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
         let mut inner = self.inner.borrow_mut();
         let records = inner.read(tree)?.range::<[u8], _>((Bound::Included(from), Bound::Unbounded));
-        Ok(records.take(count_max).map(|(key, value)| (key.clone(), value.clone())).collect())
+        let found: Vec<_> = records.take(count_max).map(|(key, value)| (key.clone(), value.clone())).collect();
+        found.iter().try_for_each(|(key, _)| inner.readable(tree, key))?;
+        Ok(found)
     }
 
     fn write(&self, tree: ReplicaId, changes: &[Change<'_>]) -> Result<(), StoreError> {
@@ -184,6 +230,9 @@ impl StateStore for MemoryStore {
             };
             before.push((key, old));
         }
+        for (key, _) in &before {
+            inner.overwritten.remove(&(tree, key.clone()));
+        }
         inner.note(|| Undo::Records(tree, before));
         Ok(())
     }
@@ -191,6 +240,7 @@ impl StateStore for MemoryStore {
     fn reset(&self, tree: ReplicaId) -> Result<(), StoreError> {
         let mut inner = self.inner.borrow_mut();
         let old = inner.trees.insert(tree, BTreeMap::new());
+        inner.overwritten.retain(|(of, _)| *of != tree);
         inner.note(|| Undo::Tree(tree, old));
         Ok(())
     }
@@ -198,9 +248,15 @@ impl StateStore for MemoryStore {
     fn remove(&self, tree: ReplicaId) -> Result<(), StoreError> {
         let mut inner = self.inner.borrow_mut();
         let old = inner.trees.remove(&tree);
+        inner.overwritten.retain(|(of, _)| *of != tree);
         inner.note(|| Undo::Tree(tree, old));
         Ok(())
     }
+}
+
+/// Whether a user's record that comes back has lost its value.
+fn is_lost(key: &[u8]) -> bool {
+    key.first() == Some(&SPACE_ENTRIES) && key.last().is_some_and(|last| last % 2 == 1)
 }
 
 fn missing(tree: ReplicaId) -> StoreError {
@@ -237,5 +293,28 @@ mod tests {
         }
         store.go_back(1_000);
         assert!(store.range(tree, &[], 9).is_err(), "before the first reset there was no tree");
+    }
+
+    #[test]
+    fn what_was_overwritten_since_is_an_error_until_it_is_written_again() {
+        let (store, tree) = (MemoryStore::default(), ReplicaId(1));
+        store.keep_journal();
+        store.reset(tree).unwrap();
+        let (lost, kept) = ([SPACE_ENTRIES, 1], [SPACE_ENTRIES, 2]);
+        for value in [b"1", b"2"] {
+            store.write(tree, &[(&lost, Some(value)), (&kept, Some(value))]).unwrap();
+        }
+        store.go_back(1);
+        assert_eq!(store.get(tree, &kept).unwrap(), Some(Bytes::from("1")));
+        assert!(store.get(tree, &lost).is_err() && store.range(tree, b"", 9).is_err());
+        store.write(tree, &[(&lost, Some(b"3"))]).unwrap();
+        assert_eq!(store.get(tree, &lost).unwrap(), Some(Bytes::from("3")));
+        assert_eq!(store.range(tree, b"", 9).unwrap().len(), 2);
+        store.reset(tree).unwrap();
+        store.go_back(1);
+        assert!(store.get(tree, &lost).is_err() && store.get(tree, &kept).is_ok());
+        store.write(tree, &[(&lost, Some(b"4"))]).unwrap();
+        store.lose_values();
+        assert!(store.get(tree, &lost).is_err() && store.get(tree, &kept).is_ok());
     }
 }

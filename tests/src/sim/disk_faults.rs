@@ -51,7 +51,11 @@ const KINDS: [(DiskFault, &str, f64); 8] = [
 
 /// The names of all faults of disks that have no place in [`super::plan::Faults`].
 pub fn names() -> impl Iterator<Item = &'static str> {
-    KINDS.into_iter().map(|(_, name, _)| name).chain([name_faults::FAILED_NAMES, name_faults::TREE_WENT_BACK])
+    KINDS.into_iter().map(|(_, name, _)| name).chain([
+        name_faults::FAILED_NAMES,
+        name_faults::TREE_WENT_BACK,
+        name_faults::VALUES_WERE_LOST,
+    ])
 }
 
 /// Draws them.

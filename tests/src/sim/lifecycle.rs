@@ -43,7 +43,7 @@ impl World {
         let was_up = self.machines[node].process.is_some();
         self.note_writing(node);
         self.machines[node].stop(power);
-        self.let_tree_go_back(node);
+        self.let_tree_go_back(node, power);
         self.machines[node].paused_until = 0;
         self.machines[node].pause_in_turn = None;
         self.machines[node].pause_after_sync = None;

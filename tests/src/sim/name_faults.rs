@@ -19,6 +19,8 @@ use super::{
 pub(super) const FAILED_NAMES: &str = "failed-names";
 /// By this name a read index that goes back is counted.
 pub(super) const TREE_WENT_BACK: &str = "tree-went-back";
+/// By this name a read index whose long values are lost is counted.
+pub(super) const VALUES_WERE_LOST: &str = "values-were-lost";
 /// Most changes of names that go well before the one that fails.
 const NAMES_BEFORE_MAX: u64 = 12;
 /// Most writes that a read index goes back by.
@@ -74,9 +76,14 @@ impl World {
         self.schedule_name_fault();
     }
 
-    /// What was written of a node's read index may be gone when its process ends, the last of it first.
-    pub(super) fn let_tree_go_back(&mut self, node: usize) {
+    /// What was written of a node's read index may be gone when its process ends, the last of it first; and without power long values
+    /// of all that is there.
+    pub(super) fn let_tree_go_back(&mut self, node: usize, power: bool) {
         let Some(rng) = &mut self.name_faults.trees else { return };
+        if power && rng.u8(..4) == 0 {
+            self.machines[node].store.lose_values();
+            *self.counts.disk_faults.entry(VALUES_WERE_LOST).or_default() += 1;
+        }
         let writes = if rng.bool() { rng.usize(1..=WRITES_BACK_MAX) } else { return };
         self.machines[node].store.go_back(writes);
         *self.counts.disk_faults.entry(TREE_WENT_BACK).or_default() += 1;
