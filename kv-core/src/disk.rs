@@ -198,6 +198,15 @@ pub trait StateStore: Clone {
     /// If the tree does not exist or can't be read.
     fn get(&self, tree: ReplicaId, key: &[u8]) -> Result<Option<Bytes>, StoreError>;
 
+    /// The values of some keys, in their order, for less than by one call for each if they ascend. Not while the tree is written
+    /// to.
+    ///
+    /// # Errors
+    /// If the tree does not exist or can't be read.
+    fn get_many(&self, tree: ReplicaId, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, StoreError> {
+        keys.iter().map(|key| self.get(tree, key)).collect()
+    }
+
     /// Up to `count_max` records with keys at or after `from`, ascending. Not while the tree is written to.
     ///
     /// # Errors

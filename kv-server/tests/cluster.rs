@@ -228,7 +228,7 @@ async fn the_read_index_may_be_deleted_or_damaged() {
     }
     fs::remove_dir_all(cluster.data(1).join("index")).unwrap();
     for entry in fs::read_dir(cluster.data(2).join("index")).unwrap() {
-        let database = entry.unwrap().path().join("db");
+        let database = entry.unwrap().path().join("engine/db");
         let mut bytes = fs::read(&database).unwrap();
         bytes.iter_mut().step_by(7).for_each(|byte| *byte ^= 0x55);
         fs::write(&database, bytes).unwrap();

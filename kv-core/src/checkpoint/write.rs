@@ -25,6 +25,9 @@ use crate::{
     types::{ReplicaId, ShardId},
 };
 
+/// Old records asked for at once: values may have 1 MiB each, and the answer comes in one piece.
+const LOOKUP_RECORDS_MAX: usize = 16;
+
 pub(super) struct WriteTask {
     shard: ShardId,
     replica: ReplicaId,
@@ -128,28 +131,34 @@ impl WriteTask {
         let Phase::Records { writer, sum, done } = &mut self.phase else { return Ok(()) };
         let is_base = cx.replicas.get(&self.replica).is_some_and(|known| known.files.is_empty());
         let mut slice = cx.slice();
-        let mut is_end = true;
-        for place in &self.order[*done..] {
-            if slice.is_full() {
-                is_end = false;
-                break;
+        while !slice.is_full() && *done < self.order.len() {
+            let (mut keys, mut values) = (Vec::new(), Vec::new());
+            for place in self.order[*done..].iter().take(LOOKUP_RECORDS_MAX) {
+                if slice.is_full() {
+                    break;
+                }
+                let (key, value) = self.table.record(*place);
+                slice.count(key, value);
+                keys.push(key);
+                values.push(value);
             }
-            let (key, value) = self.table.record(*place);
-            if let Some(old) = cx.store.get(self.replica, key)? {
-                sum.subtract(key, &old);
+            *done += keys.len();
+            let old = cx.store.get_many(self.replica, &keys)?;
+            for ((key, value), old) in keys.into_iter().zip(values).zip(old) {
+                if let Some(old) = old {
+                    sum.subtract(key, &old);
+                }
+                if let Some(value) = value {
+                    sum.add(key, value);
+                }
+                if value.is_some() || !is_base {
+                    writer.push(key, value);
+                }
             }
-            if let Some(value) = value {
-                sum.add(key, value);
-            }
-            if value.is_some() || !is_base {
-                writer.push(key, value);
-            }
-            slice.count(key, value);
-            *done += 1;
         }
         writer.flush(&mut cx.files)?;
         slice.report(step);
-        if is_end {
+        if *done == self.order.len() {
             let footer = Footer { digest: sum.digest(&self.header), header: self.header.clone() };
             let description = writer.finish(&mut cx.files, footer.clone())?;
             if let Phase::Records { writer, .. } = std::mem::replace(&mut self.phase, Phase::Begin) {

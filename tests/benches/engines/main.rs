@@ -21,6 +21,7 @@ use stores::FjallStore;
 const TREES: u64 = 12;
 /// As the checkpoint worker writes them.
 const SLICE_RECORDS: usize = 256;
+const LOOKUP_RECORDS: usize = 16;
 /// Changes of a replica in one checkpoint, which is due at about so many if no key is written twice.
 const DELTA_RECORDS: usize = 60_000;
 const VALUE_BYTES: usize = 130;
@@ -144,8 +145,9 @@ fn write<S: StateStore>(store: &S, tree: ReplicaId, keys: &[u64], random: &mut f
             })
             .collect();
         let changes: Vec<_> = records.iter().map(|(key, value)| (key.as_bytes(), Some(&value[..]))).collect();
-        for (key, _) in &changes {
-            std::hint::black_box(store.get(tree, key).expect("a record can be read"));
+        let keys: Vec<&[u8]> = changes.iter().map(|(key, _)| *key).collect();
+        for keys in keys.chunks(LOOKUP_RECORDS) {
+            std::hint::black_box(store.get_many(tree, keys).expect("records can be read"));
         }
         store.write(tree, &changes).expect("records can be written");
     }

@@ -10,6 +10,7 @@ mod redb_engine;
 mod sled_engine;
 #[cfg(test)]
 mod tests;
+mod values;
 
 use std::{
     fmt, fs, mem,
@@ -24,7 +25,7 @@ use kv_core::{
     types::ReplicaId,
 };
 
-use self::{redb_engine::RedbEngine, sled_engine::SledEngine};
+use self::{redb_engine::RedbEngine, sled_engine::SledEngine, values::LongValues};
 use crate::faults::Faults;
 
 /// Memory that an engine keeps pages in, in bytes for the whole node. Past it pages are dropped and read again when needed.
@@ -56,6 +57,11 @@ impl Engine {
     }
 
     fn open(self, directory: &Path) -> Result<Box<dyn Database>, Problem> {
+        let engine = self.open_engine(&directory.join("engine"))?;
+        Ok(Box::new(LongValues::open(engine, &directory.join("values"))?))
+    }
+
+    fn open_engine(self, directory: &Path) -> Result<Box<dyn Database>, Problem> {
         Ok(match self {
             Self::Sled => Box::new(SledEngine::open(directory)?),
             Self::Redb => Box::new(RedbEngine::open(directory)?),
@@ -71,18 +77,38 @@ impl fmt::Display for Engine {
 
 /// An open database: what [`StateStore`] says, of trees that are there.
 trait Database: Send + Sync {
+    /// Trees that are there.
+    fn trees(&self) -> Vec<ReplicaId>;
     fn get(&self, tree: ReplicaId, key: &[u8]) -> Result<Option<Bytes>, Problem>;
+    fn get_many(&self, tree: ReplicaId, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, Problem>;
     fn range(&self, tree: ReplicaId, from: &[u8], count_max: usize) -> Result<Vec<(Bytes, Bytes)>, Problem>;
+    /// Calls with each record of a tree, ascending, until a call fails. Not while the tree is written to.
+    fn each(&self, tree: ReplicaId, call: &mut Call<'_>) -> Result<(), Problem>;
     fn write(&self, tree: ReplicaId, changes: &[Change<'_>]) -> Result<(), Problem>;
+    /// What can be done before a tree is reset or removed while others look records up.
+    fn before_drop(&self, _tree: ReplicaId) -> Result<(), Problem> {
+        Ok(())
+    }
     fn reset(&mut self, tree: ReplicaId) -> Result<(), Problem>;
     fn remove(&mut self, tree: ReplicaId) -> Result<(), Problem>;
+    /// Whether a stub of a long value was ever written, or may have been.
+    fn may_have_stubs(&self) -> Result<bool, Problem>;
+    /// Notes that one is going to be. It is not lost unless all is that is written after it.
+    fn note_stubs(&self) -> Result<(), Problem>;
+    /// Closes what can be closed safely, before the rest is leaked.
+    fn close_files(&mut self) {}
 }
+
+/// What is done with a record.
+type Call<'a> = dyn FnMut(&[u8], &[u8]) -> Result<(), Problem> + 'a;
 
 /// Why a call on a database had no result.
 #[derive(Debug)]
 enum Problem {
     /// The replica has no tree. The database is as good as before.
     NoTree,
+    /// What the tree holds is not what was written. The others are as good as before.
+    Damaged(String),
     /// The database failed.
     Failed(String),
 }
@@ -160,6 +186,12 @@ impl IndexStore {
         result.map_err(|problem| self.failed(tree, generation, problem))
     }
 
+    fn before_drop(&self, tree: ReplicaId) {
+        if let Err(error) = self.on_tree(tree, |database| database.before_drop(tree)) {
+            tracing::debug!(%error, "a tree can't be read before it is dropped");
+        }
+    }
+
     /// Runs a call that adds or removes a tree.
     fn on_trees(
         &self,
@@ -179,6 +211,7 @@ impl IndexStore {
     fn failed(&self, tree: ReplicaId, generation: u64, problem: Problem) -> StoreError {
         match problem {
             Problem::NoTree => StoreError(format!("replica {tree} has no tree")),
+            Problem::Damaged(reason) => StoreError(reason),
             Problem::Failed(reason) => self.abandon(generation, reason),
         }
     }
@@ -190,7 +223,11 @@ impl IndexStore {
             tracing::warn!(%reason, "the read index failed; it will be rebuilt");
             let (root, engine) = (&self.shared.root, self.shared.engine);
             let fresh = open_fresh(root, engine, Some(generation));
-            mem::forget(mem::replace(&mut *state, fresh));
+            let mut failed = mem::replace(&mut *state, fresh);
+            if let Some(database) = &mut failed.database {
+                database.close_files();
+            }
+            mem::forget(failed);
             remove_others(root, &directory(root, engine, state.generation));
         }
         StoreError(reason)
@@ -203,6 +240,10 @@ impl StateStore for IndexStore {
         self.on_tree(tree, |database| database.get(tree, key))
     }
 
+    fn get_many(&self, tree: ReplicaId, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, StoreError> {
+        self.on_tree(tree, |database| database.get_many(tree, keys))
+    }
+
     fn range(&self, tree: ReplicaId, from: &[u8], count_max: usize) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
         self.on_tree(tree, |database| database.range(tree, from, count_max))
     }
@@ -212,6 +253,8 @@ impl StateStore for IndexStore {
     }
 
     fn reset(&self, tree: ReplicaId) -> Result<(), StoreError> {
+        // If this fails the index is another one, in which there is no such tree.
+        self.before_drop(tree);
         self.on_trees(tree, |database| database.reset(tree))
     }
 
@@ -219,6 +262,7 @@ impl StateStore for IndexStore {
         if self.read_state().database.is_none() {
             return Ok(());
         }
+        self.before_drop(tree);
         self.on_trees(tree, |database| database.remove(tree))
     }
 }
@@ -235,7 +279,7 @@ fn caught<T>(call: impl FnOnce() -> Result<T, Problem>) -> Result<T, Problem> {
 fn open_database(root: &Path, engine: Engine, generation: u64) -> Result<Box<dyn Database>, String> {
     let directory = directory(root, engine, generation);
     caught(|| engine.open(&directory)).map_err(|problem| match problem {
-        Problem::Failed(reason) => reason,
+        Problem::Failed(reason) | Problem::Damaged(reason) => reason,
         Problem::NoTree => "a tree is missing".to_owned(),
     })
 }
@@ -255,8 +299,8 @@ fn open_fresh(root: &Path, engine: Engine, last: Option<u64>) -> State {
 /// Another layout of what an engine holds has another name: what is there is no longer looked at, and made anew.
 const fn prefix(engine: Engine) -> &'static str {
     match engine {
-        Engine::Sled => "sled-blocks-",
-        Engine::Redb => "redb-",
+        Engine::Sled => "sled-values-",
+        Engine::Redb => "redb-values-",
     }
 }
 

@@ -8,10 +8,12 @@ use std::{collections::BTreeSet, fs, path::Path};
 
 use bytes::Bytes;
 use kv_core::{disk::Change, types::ReplicaId};
-use redb::{Durability, ReadableDatabase, TableDefinition, TableHandle, WriteTransaction};
+use redb::{Durability, ReadableDatabase, ReadableTable, TableDefinition, TableHandle, WriteTransaction};
 
-use super::{CACHE_BYTES, Database, Problem, tree_name, tree_replica};
+use super::{CACHE_BYTES, Call, Database, Problem, tree_name, tree_replica};
 
+/// A table of this name, with nothing in it.
+const HAS_STUBS: &str = "has stubs";
 const FILE: &str = "index.redb";
 
 pub(super) struct RedbEngine {
@@ -47,10 +49,19 @@ fn table(name: &str) -> TableDefinition<'_, &'static [u8], &'static [u8]> {
 }
 
 impl Database for RedbEngine {
+    fn trees(&self) -> Vec<ReplicaId> {
+        self.trees.iter().copied().collect()
+    }
+
     fn get(&self, tree: ReplicaId, key: &[u8]) -> Result<Option<Bytes>, Problem> {
+        Ok(self.get_many(tree, &[key])?.pop().flatten())
+    }
+
+    fn get_many(&self, tree: ReplicaId, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, Problem> {
         self.check(tree)?;
         let records = self.database.begin_read()?.open_table(table(&tree_name(tree)))?;
-        Ok(records.get(key)?.map(|value| Bytes::copy_from_slice(value.value())))
+        let copied = |key: &&[u8]| Ok(records.get(*key)?.map(|value| Bytes::copy_from_slice(value.value())));
+        keys.iter().map(copied).collect()
     }
 
     fn range(&self, tree: ReplicaId, from: &[u8], count_max: usize) -> Result<Vec<(Bytes, Bytes)>, Problem> {
@@ -63,6 +74,16 @@ impl Database for RedbEngine {
                 Ok((Bytes::copy_from_slice(key.value()), Bytes::copy_from_slice(value.value())))
             })
             .collect()
+    }
+
+    fn each(&self, tree: ReplicaId, call: &mut Call<'_>) -> Result<(), Problem> {
+        self.check(tree)?;
+        let records = self.database.begin_read()?.open_table(table(&tree_name(tree)))?;
+        for record in records.iter()? {
+            let (key, value) = record?;
+            call(key.value(), value.value())?;
+        }
+        Ok(())
     }
 
     fn write(&self, tree: ReplicaId, changes: &[Change<'_>]) -> Result<(), Problem> {
@@ -95,6 +116,18 @@ impl Database for RedbEngine {
         self.trees.remove(&tree);
         self.update(|transaction| {
             transaction.delete_table(table(&tree_name(tree)))?;
+            Ok(())
+        })
+    }
+
+    fn may_have_stubs(&self) -> Result<bool, Problem> {
+        let transaction = self.database.begin_read()?;
+        Ok(transaction.list_tables()?.any(|table| table.name() == HAS_STUBS))
+    }
+
+    fn note_stubs(&self) -> Result<(), Problem> {
+        self.update(|transaction| {
+            transaction.open_table(table(HAS_STUBS))?;
             Ok(())
         })
     }

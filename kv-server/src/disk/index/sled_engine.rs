@@ -21,7 +21,7 @@ use kv_core::{disk::Change, types::ReplicaId};
 use sled::IVec;
 
 use super::{
-    CACHE_BYTES, Database, Problem,
+    CACHE_BYTES, Call, Database, Problem,
     blocks::{self, Merged},
     tree_name, tree_replica,
 };
@@ -50,12 +50,24 @@ impl SledEngine {
 }
 
 impl Database for SledEngine {
+    fn trees(&self) -> Vec<ReplicaId> {
+        self.trees.keys().copied().collect()
+    }
+
     fn get(&self, tree: ReplicaId, key: &[u8]) -> Result<Option<Bytes>, Problem> {
         self.tree(tree)?.get(key)
     }
 
+    fn get_many(&self, tree: ReplicaId, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, Problem> {
+        self.tree(tree)?.get_many(keys)
+    }
+
     fn range(&self, tree: ReplicaId, from: &[u8], count_max: usize) -> Result<Vec<(Bytes, Bytes)>, Problem> {
         self.tree(tree)?.range(from, count_max)
+    }
+
+    fn each(&self, tree: ReplicaId, call: &mut Call<'_>) -> Result<(), Problem> {
+        self.tree(tree)?.each(call)
     }
 
     fn write(&self, tree: ReplicaId, changes: &[Change<'_>]) -> Result<(), Problem> {
@@ -73,9 +85,22 @@ impl Database for SledEngine {
         self.database.drop_tree(tree_name(tree))?;
         Ok(())
     }
+
+    fn may_have_stubs(&self) -> Result<bool, Problem> {
+        Ok(self.database.contains_key(HAS_STUBS)?)
+    }
+
+    fn note_stubs(&self) -> Result<(), Problem> {
+        // sled's log has this before what is written after it.
+        self.database.insert(HAS_STUBS, &[])?;
+        Ok(())
+    }
 }
 
-/// A tree of blocks by their bounds. One thread writes, and asks for ranges; others may look single records up meanwhile.
+/// A key of sled's own tree.
+const HAS_STUBS: &[u8] = b"has stubs";
+
+/// A tree of blocks by their bounds. One thread writes, and asks for ranges and for many records; others may look single ones up meanwhile.
 struct BlockTree {
     tree: sled::Tree,
     /// Grows with each block that has been put where another holds, or held, the same records.
@@ -139,6 +164,33 @@ impl BlockTree {
                 return Ok(None);
             }
         }
+    }
+
+    fn get_many(&self, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, Problem> {
+        self.settle()?;
+        let mut found = Vec::with_capacity(keys.len());
+        // The block in which the last key is, or would be, and the key.
+        let mut last: Option<(&[u8], IVec, IVec)> = None;
+        for key in keys {
+            let (bound, block) = match last {
+                Some((before, bound, block)) if before <= *key && **key <= bound[..] => (bound, block),
+                _ => self.tree.range(*key..).next().transpose()?.unwrap_or_default(),
+            };
+            found.push(blocks::find(&block, key)?.map(Bytes::copy_from_slice));
+            last = Some((key, bound, block));
+        }
+        Ok(found)
+    }
+
+    fn each(&self, call: &mut Call<'_>) -> Result<(), Problem> {
+        self.settle()?;
+        for entry in &self.tree {
+            for record in blocks::records(&entry?.1) {
+                let (key, value) = record?;
+                call(key, value)?;
+            }
+        }
+        Ok(())
     }
 
     fn range(&self, from: &[u8], count_max: usize) -> Result<Vec<(Bytes, Bytes)>, Problem> {
@@ -267,6 +319,18 @@ mod tests {
                         .eq(model.range(key(number)..).take(count).map(|(key, value)| (&key[..], &value[..])))
                 );
             }
+            // In whatever order, some twice; then ascending.
+            let numbers: Vec<u32> = (0..keys).chain(0..9).collect();
+            let many: Vec<_> = numbers.iter().map(|number| key(*number)).collect();
+            let many: Vec<&[u8]> = many.iter().map(Vec::as_slice).collect();
+            let found = tree.get_many(&many).unwrap();
+            assert!(found.iter().zip(&many).all(|(value, key)| value.as_deref() == model.get(*key).map(Vec::as_slice)));
+            let mut sorted = many.clone();
+            sorted.sort_unstable();
+            let found = tree.get_many(&sorted).unwrap();
+            assert!(
+                found.iter().zip(&sorted).all(|(value, key)| value.as_deref() == model.get(*key).map(Vec::as_slice))
+            );
             for number in 0..keys {
                 assert_eq!(tree.get(&key(number)).unwrap().as_deref(), model.get(&key(number)).map(Vec::as_slice));
             }

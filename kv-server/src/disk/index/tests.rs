@@ -64,10 +64,10 @@ fn what_redb_did_not_sync_is_an_error_or_older_and_never_a_miss() {
     let directory = tempfile::tempdir().unwrap();
     let store = filled(directory.path(), Engine::Redb);
     let crashed = tempfile::tempdir().unwrap();
-    fs::create_dir(crashed.path().join("redb-1")).unwrap();
+    fs::create_dir_all(crashed.path().join("redb-values-1/engine")).unwrap();
     let copy = |store: &IndexStore| {
         // As the disk would have it if the process were killed now.
-        let file = |root: &Path| root.join("redb-1/index.redb");
+        let file = |root: &Path| root.join("redb-values-1/engine/index.redb");
         fs::copy(file(directory.path()), file(crashed.path())).unwrap();
         assert!(store.get(TREE, b"a").is_ok());
         IndexStore::open(crashed.path(), Engine::Redb)
@@ -83,7 +83,8 @@ fn what_redb_did_not_sync_is_an_error_or_older_and_never_a_miss() {
 
 #[test]
 fn a_damaged_index_gives_errors_and_never_misses() {
-    for (engine, file) in [(Engine::Sled, "sled-blocks-1/db"), (Engine::Redb, "redb-1/index.redb")] {
+    for (engine, file) in [(Engine::Sled, "sled-values-1/engine/db"), (Engine::Redb, "redb-values-1/engine/index.redb")]
+    {
         let directory = tempfile::tempdir().unwrap();
         drop(filled(directory.path(), engine));
         let database = directory.path().join(file);
@@ -101,6 +102,31 @@ fn a_damaged_index_gives_errors_and_never_misses() {
 }
 
 #[test]
+fn a_damaged_long_value_costs_its_tree_alone() {
+    for engine in ENGINES {
+        let directory = tempfile::tempdir().unwrap();
+        let store = filled(directory.path(), engine);
+        let other = ReplicaId(8);
+        for tree in [TREE, other] {
+            store.remove(tree).unwrap();
+            store.reset(tree).unwrap();
+            store.write(tree, &[(b"ka", Some(&[1; 5_000]))]).unwrap();
+        }
+        let values = directory.path().join(format!("{}1/values", prefix(engine)));
+        let [file] = &names(&values)[..] else { panic!("both values are of one length") };
+        let mut bytes = fs::read(values.join(file)).unwrap();
+        bytes[4_000] ^= 1;
+        fs::write(values.join(file), bytes).unwrap();
+        assert!(store.get(TREE, b"ka").is_err());
+        assert!(store.get(other, b"ka").is_ok());
+        store.reset(TREE).unwrap();
+        store.write(TREE, &[(b"ka", Some(&[2; 5_000]))]).unwrap();
+        assert_eq!(store.get(TREE, b"ka").unwrap(), Some(Bytes::from(vec![2; 5_000])));
+        assert_eq!(generations(directory.path(), engine), [1]);
+    }
+}
+
+#[test]
 fn another_engine_begins_anew_and_leaves_nothing_behind() {
     let directory = tempfile::tempdir().unwrap();
     drop(filled(directory.path(), Engine::Sled));
@@ -108,10 +134,10 @@ fn another_engine_begins_anew_and_leaves_nothing_behind() {
     fs::create_dir(directory.path().join("7")).unwrap();
     let store = IndexStore::open(directory.path(), Engine::Redb);
     assert!(store.get(TREE, b"a").is_err());
-    assert_eq!(names(directory.path()), ["redb-1"]);
+    assert_eq!(names(directory.path()), ["redb-values-1"]);
     drop(store);
     drop(IndexStore::open(directory.path(), Engine::Sled));
-    assert_eq!(names(directory.path()), ["sled-blocks-1"]);
+    assert_eq!(names(directory.path()), ["sled-values-1"]);
 }
 
 #[test]
