@@ -114,6 +114,7 @@ impl MemoryStore {
             }
             _ => {
                 tree.remove(&key);
+                inner.overwritten.remove(&(replica, key.clone()));
             }
         }
         Some(key)

@@ -228,7 +228,9 @@ impl IndexStore {
                 database.close_files();
             }
             mem::forget(failed);
-            remove_others(root, &directory(root, engine, state.generation));
+            drop(state);
+            // Nobody waits for it: it may be gigabytes.
+            remove(&directory(root, engine, generation));
         }
         StoreError(reason)
     }
@@ -253,7 +255,7 @@ impl StateStore for IndexStore {
     }
 
     fn reset(&self, tree: ReplicaId) -> Result<(), StoreError> {
-        // If this fails the index is another one, in which there is no such tree.
+        // If this fails the index is another one, in which there is no such tree, or none.
         self.before_drop(tree);
         self.on_trees(tree, |database| database.reset(tree))
     }
@@ -325,12 +327,15 @@ fn names(root: &Path) -> Vec<String> {
 fn remove_others(root: &Path, kept: &Path) {
     for name in names(root) {
         let path = root.join(&name);
-        if path != kept
-            && path.is_dir()
-            && let Err(error) = fs::remove_dir_all(&path)
-        {
-            tracing::warn!(%error, name, "an old read index can't be removed");
+        if path != kept && path.is_dir() {
+            remove(&path);
         }
+    }
+}
+
+fn remove(path: &Path) {
+    if let Err(error) = fs::remove_dir_all(path) {
+        tracing::warn!(%error, path = %path.display(), "an old read index can't be removed");
     }
 }
 

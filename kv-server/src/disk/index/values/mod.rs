@@ -8,12 +8,14 @@
 //! A slot is written only while no stub in the engine names it: whoever reads a stub, then its slot, finds the value unless something
 //! was written in between, which a counter tells. Then it looks again.
 //!
-//! Nothing is synced. After a crash the engine may be as it was a while ago, with stubs of slots that hold something else since. Those
-//! belong to keys that later checkpoints changed: they get their values again from the checkpoints' files, or the tree is made anew. A
-//! value that is not what its stub says is never handed out: it is an error, and costs that tree. Where it can't be told any more which
-//! slots are taken, as when a loss of power took the end of a file, the whole index is given up.
+//! Nothing is synced. After a kill the engine may be as it was a while ago, with stubs of slots that hold something else since. Those
+//! belong to keys that later checkpoints changed: they get their values again from the checkpoints' files, or the tree is made anew, as
+//! it is after a loss of power that took values. A value that is not what its stub says is never handed out: it is an error, and costs that
+//! tree. Where it can't be told any more which slots are taken, as when a loss of power took the end of a file, the whole index is
+//! given up.
 //!
 //! A file keeps the length that it once had until the next start, and what lies free in it is used again for values of about that length.
+//! Which slots are taken is read from all trees, in one step of the checkpoint thread, before the first change after a start.
 
 mod books;
 mod files;
@@ -175,7 +177,8 @@ fn not_as_written() -> Problem {
     Problem::Damaged("a long value is not what was written".to_owned())
 }
 
-/// Whether a key's value may have a slot: users' alone, so that a tree without long ones costs nothing here. All have sessions.
+/// Whether a key's value may have a slot: users' values alone. Sessions are long too, and every tree has some: so a tree whose users
+/// have no long values costs nothing here.
 fn may_be_long(key: &[u8]) -> bool {
     key.first() == Some(&SPACE_ENTRIES)
 }
@@ -236,12 +239,17 @@ impl Database for LongValues {
         }
         // Of keys that come twice the later one counts.
         let runs = || changes.chunk_by(|(key, _), (next, _)| key < next);
-        self.with_books(|books| runs().try_for_each(|run| self.write_ascending(books, tree, run)))
+        self.with_books(|books| {
+            // A tree that was to go and did not may be another one now.
+            books.going = None;
+            runs().try_for_each(|run| self.write_ascending(books, tree, run))
+        })
     }
 
     fn before_drop(&self, tree: ReplicaId) -> Result<(), Problem> {
         self.with_books(|books| {
-            if !books.has(tree) || books.going.as_ref().is_some_and(|(going, _)| *going == tree) {
+            let is_known = books.going.as_ref().is_some_and(|(going, _)| *going == tree);
+            if !books.has(tree) || is_known {
                 return Ok(());
             }
             let mut stubs = Vec::new();
