@@ -14,6 +14,9 @@ use kv_core::{
 
 use crate::history::{Answer, Call, Consistency, Durability, Mode, Name, Previous, Seen, recorder::Recorder};
 
+/// Bytes of a long value.
+const LONG_BYTES: usize = 700;
+
 /// A client with a number of its own, one call at a time.
 #[derive(Debug)]
 pub struct Caller {
@@ -70,6 +73,13 @@ impl Caller {
     pub fn unique(&mut self) -> String {
         self.values += 1;
         format!("{}.{}", self.number, self.values)
+    }
+
+    /// The same, every third of them so long that a node's read index keeps it in a file of its own.
+    pub fn unique_value(&mut self) -> String {
+        let value = self.unique();
+        let bytes = if self.values.is_multiple_of(3) { LONG_BYTES } else { 0 };
+        format!("{value:-<bytes$}")
     }
 
     /// Reads a key: `None` if that failed.

@@ -80,7 +80,7 @@ impl Task {
     fn put(&mut self, key: &str) -> Change {
         Change {
             key: key.to_owned(),
-            value: Some(self.caller.unique()),
+            value: Some(self.caller.unique_value()),
             condition: Condition::Always,
             return_previous: false,
             mode: Mode::Sync,
@@ -112,7 +112,7 @@ impl Task {
             _ => {
                 // Also what a stale read gave: then it ought to conflict.
                 if let Some(read) = self.read(&key).await {
-                    let value = self.caller.unique();
+                    let value = self.caller.unique_value();
                     self.replace(&key, read.as_ref(), value).await;
                 }
             }
